@@ -1,0 +1,62 @@
+"""Shuffled batches of a split for one process or many, and the place to resume from (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+
+from .store import Batch, Split
+
+
+class Batches:
+    """Iterate a split in batches, in a new seeded order each epoch.
+
+    With several processes each takes its slice of every global batch, so that the weights after a
+    step do not depend on how many processes shared it. The last, smaller batch is kept with one
+    process and dropped with several (all must have the same number of rows).
+
+    batch_size: rows per global batch, >= 1.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int = 0):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not len(split):
+            raise ValueError("cannot make batches of an empty split")
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        if self._processes()[1] > 1:
+            return len(self.split) // self.batch_size
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank, world = self._processes()
+        if self.batch_size % world:
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide among {world} processes"
+            )
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.split), generator=generator)
+        order = order.to(self.split.ids.device)
+        for step in range(self.start, len(self)):
+            self.start = step + 1
+            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self.split.take(rows[rank::world] if world > 1 else rows)
+        self.epoch, self.start = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch comes from: Lightning stores it in its checkpoints."""
+        return {"epoch": self.epoch, "start": self.start}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.start = state["epoch"], state["start"]
+
+    @staticmethod
+    def _processes() -> tuple[int, int]:
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        return 0, 1

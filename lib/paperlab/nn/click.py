@@ -1,0 +1,68 @@
+"""The base of every model that predicts a click: a thin Lightning shell around a logit (ours)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data.schema import Schema
+from ..data.store import Batch
+from .embedding import FeatureEmbedding
+from .optim import RowAdam
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+class ClickModel(L.LightningModule):
+    """A model from a `Batch` to a logit; subclasses build layers and define ``forward``.
+
+    The embedding ``self.embed`` maps a batch to (B, F, dim); F is ``self.n_fields`` and F * dim is
+    ``self.d_in``. The sigmoid is never in the model: the loss is cross-entropy with logits on the
+    schema's first label.
+
+    dim: width of a field vector. lr: Adam's learning rate.
+    embedding_l2: lambda of ``lambda / 2 * |table|^2`` added to the loss, over the whole table as
+        in BARS; it makes the table's gradient dense.
+    """
+
+    def __init__(
+        self, schema: Schema, dim: int = 16, lr: float = 1e-3, embedding_l2: float = 0.0
+    ):
+        super().__init__()
+        self.schema, self.lr, self.embedding_l2 = schema, lr, embedding_l2
+        self.embed = FeatureEmbedding(schema, dim, sparse=False if embedding_l2 else None)
+        self.n_fields = self.embed.n_fields
+        self.d_in = self.n_fields * dim
+
+    def forward(self, batch: Batch) -> Float[Tensor, " B"]:
+        """Logits."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the first label, plus the embedding penalty."""
+        loss = F.binary_cross_entropy_with_logits(self(batch).float(), batch.labels[:, 0])
+        if self.embedding_l2:
+            loss = loss + self.embedding_l2 / 2 * self.embed.table.weight.square().sum()
+        return loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        return self.loss(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return RowAdam(self, lr=self.lr)
+
+    def count_parameters(self) -> dict[str, int]:
+        """Trainable weights, dense and embedding apart (embedding: tables and numeric vectors)."""
+        total = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        embedding = sum(
+            p.numel()
+            for m in self.modules()
+            if isinstance(m, FeatureEmbedding)
+            for p in m.parameters()
+        )
+        return {"dense": total - embedding, "embedding": embedding}
