@@ -43,10 +43,10 @@ class Batches:
         order = torch.randperm(len(self.split), generator=generator)
         order = order.to(self.split.ids.device)
         for step in range(self.start, len(self)):
-            self.start = step + 1
+            last = step + 1 == len(self)  # move on before the yield: a reader need not ask again
+            self.epoch, self.start = (self.epoch + 1, 0) if last else (self.epoch, step + 1)
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield self.split.take(rows[rank::world] if world > 1 else rows)
-        self.epoch, self.start = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch comes from: Lightning stores it in its checkpoints."""

@@ -35,7 +35,9 @@ class Field:
             raise ValueError(
                 f"field {self.name!r}: a categorical field needs size >= 1, got {self.size}"
             )
-        if self.kind == "sequence" and (self.length < 1 or (self.shares is None) == (self.size < 1)):
+        if self.kind == "sequence" and (
+            self.length < 1 or (self.shares is None) == (self.size < 1)
+        ):
             raise ValueError(
                 f"field {self.name!r}: a sequence needs length >= 1, and either size or shares"
             )
@@ -67,7 +69,9 @@ class Schema:
         known = {f.name for f in self.categorical}
         for name in [self.user, *(f.shares for f in self.sequences)]:
             if name is not None and name not in known:
-                raise ValueError(f"schema: {name!r} is not a categorical field; those are {sorted(known)}")
+                raise ValueError(
+                    f"schema: {name!r} is not a categorical field; those are {sorted(known)}"
+                )
 
     @cached_property
     def categorical(self) -> tuple[Field, ...]:
@@ -97,6 +101,4 @@ class Schema:
     @classmethod
     def from_json(cls, text: str) -> Schema:
         raw = json.loads(text)
-        return cls(
-            tuple(Field(**f) for f in raw["fields"]), tuple(raw["labels"]), raw["user"]
-        )
+        return cls(tuple(Field(**f) for f in raw["fields"]), tuple(raw["labels"]), raw["user"])

@@ -49,7 +49,9 @@ class FeatureEmbedding(nn.Module):
         self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int32), persistent=False)
         self.table = nn.Embedding(rows, dim, sparse=self.sparse)
         nn.init.normal_(self.table.weight, 0, std)
-        self.numeric = nn.Parameter(torch.empty(len(schema.numeric), dim).normal_(0, std))
+        self.numeric = None
+        if schema.numeric:
+            self.numeric = nn.Parameter(torch.empty(len(schema.numeric), dim).normal_(0, std))
 
     def row_ids(self, batch: Batch) -> Int[Tensor, "B C"]:
         """The row of the fused table that each id of the batch stands for."""
@@ -57,10 +59,10 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "B F dim"]:
         rows = self.table(self.row_ids(batch))
-        if not len(self.numeric) and not self.lengths:
+        if self.numeric is None and not self.lengths:
             return rows
         parts = [rows[:, : self.n_categorical]]
-        if len(self.numeric):
+        if self.numeric is not None:
             parts.append(batch.numeric[:, :, None] * self.numeric)
         start = self.n_categorical
         for length in self.lengths:

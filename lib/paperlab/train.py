@@ -1,0 +1,247 @@
+"""From a model and a log to metrics in one call, on Lightning's trainer (ours)."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
+
+from . import metrics
+from .data.batches import Batches
+from .data.store import Log, Split
+from .nn.click import ClickModel
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+@dataclass
+class Fit:
+    """What a training run gives.
+
+    test, valid: metrics of the best weights (auc, logloss, and gauc where the log has users).
+    history: one row a check: step, epoch, seconds, train_loss, auc, logloss.
+    seconds: training time, checks left out. samples_per_second: rows trained on per such second.
+    parameters: dense and embedding weights. interrupted: Ctrl-C ended it early.
+    """
+
+    test: dict[str, float]
+    valid: dict[str, float]
+    history: list[dict]
+    seconds: float
+    samples_per_second: float
+    steps: int
+    parameters: dict[str, int] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def fit(
+    model: ClickModel,
+    log: Log,
+    *,
+    epochs: int = 1,
+    batch_size: int = 1024,
+    checks_per_epoch: int = 1,
+    patience: int | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    precision: str | None = None,
+    accelerator: str = "auto",
+    progress: bool = False,
+    **trainer,
+) -> Fit:
+    """Train on ``log.train``, keep the weights that do best on ``log.valid``, score ``log.test``.
+
+    epochs, batch_size (rows over all processes), checks_per_epoch >= 1.
+    patience: checks without a better validation AUC before stopping; None trains to the end.
+        The test part is scored once, at the end.
+    checkpoint: a file, written every ``checkpoint_every`` steps and at every check; when it is
+        there already, training goes on from it.
+    precision: Lightning's; None takes bf16-mixed where the hardware multiplies in bf16.
+    trainer: anything else that ``lightning.Trainer`` takes: devices, num_nodes, strategy, ...
+
+    Raises ValueError for values out of range, FloatingPointError when the loss is not finite.
+    """
+    for name, value in (("epochs", epochs), ("checks_per_epoch", checks_per_epoch)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    batches = Batches(log.train, batch_size, seed)
+    torch.manual_seed(seed)
+    checks = _Checks(log, checks_per_epoch, patience)
+    callbacks: list[Callback] = [checks]
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        callbacks.append(_every(checkpoint, checkpoint_every))
+    if progress:
+        callbacks.append(TQDMProgressBar())
+    with warnings.catch_warnings():
+        # A log is gathered by index in this process: no worker could make that faster.
+        warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
+        runner = L.Trainer(
+            max_epochs=epochs,
+            accelerator=accelerator,
+            precision=precision or best_precision(accelerator),
+            logger=False,
+            enable_checkpointing=checkpoint is not None,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            callbacks=callbacks,
+            **{"devices": 1, **trainer},
+        )
+        resume = str(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
+        try:
+            runner.fit(model, batches, ckpt_path=resume, weights_only=True)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into either
+            checks.interrupted = True
+    checks.restore_best(model)
+    return Fit(
+        test=evaluate(model, log, "test"),
+        valid=evaluate(model, log, "valid"),
+        history=checks.history,
+        seconds=checks.seconds,
+        samples_per_second=checks.rows / max(checks.seconds, 1e-9),
+        steps=checks.step,
+        parameters=model.count_parameters(),
+        interrupted=checks.interrupted,
+    )
+
+
+def evaluate(model: ClickModel, log: Log, part: str = "test") -> dict[str, float]:
+    """AUC, logloss and, where the log has users, GAUC of a model on a part of a log."""
+    split: Split = getattr(log, part)
+    logits, labels = predict(model, split), split.labels[:, 0]
+    found = {"auc": metrics.auc(logits, labels), "logloss": metrics.logloss(logits, labels)}
+    users = log.user(part)
+    if users is not None:
+        found["gauc"] = metrics.gauc(logits, labels, users)
+    return found
+
+
+@torch.no_grad()
+def predict(model: ClickModel, split: Split, batch_size: int = 8192) -> Tensor:
+    """Logits (n,) in float32 on the CPU, in the order of the split's rows."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts = [
+        model(type(b)(*(t.to(device) for t in b))).float().cpu()
+        for b in (split.take(slice(i, i + batch_size)) for i in range(0, len(split), batch_size))
+    ]
+    model.train(training)
+    return torch.cat(parts)
+
+
+def best_precision(accelerator: str = "auto") -> str:
+    """``bf16-mixed`` where the device multiplies bf16 in hardware, else ``32-true``."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        known = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+    return "bf16-mixed" if fast else "32-true"
+
+
+class _Checks(Callback):
+    """Validates, keeps the best weights, stops early, and times what is left."""
+
+    def __init__(self, log: Log, per_epoch: int, patience: int | None):
+        self.clicks, self.per_epoch, self.patience = log, per_epoch, patience
+        self.history: list[dict] = []
+        self.best: dict[str, Tensor] | None = None
+        self.seconds, self.rows, self.step, self.interrupted = 0.0, 0, 0, False
+        self._loss, self._since = torch.zeros(()), 0
+
+    def on_train_start(self, trainer, model):
+        self._clock = time.perf_counter()
+        steps = trainer.num_training_batches
+        self._at = {round(steps * (k + 1) / self.per_epoch) - 1 for k in range(self.per_epoch)}
+
+    def on_before_backward(self, trainer, model, loss):
+        if not loss.isfinite():  # before the step would spread it to every weight
+            raise FloatingPointError(_not_finite(trainer, model, loss))
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+        self._loss, self._since = self._loss + outputs["loss"].detach().cpu(), self._since + 1
+        self.rows += len(batch.labels) * trainer.world_size
+        self.step += 1
+        if batch_idx in self._at:
+            self._check(trainer, model)
+
+    def _check(self, trainer, model):
+        self.seconds += time.perf_counter() - self._clock
+        row = {
+            "step": self.step,
+            "epoch": trainer.current_epoch,
+            "seconds": self.seconds,
+            "train_loss": (self._loss / self._since).item(),
+            **evaluate(model, self.clicks, "valid"),
+        }
+        self._loss, self._since = torch.zeros(()), 0
+        best = max((r["auc"] for r in self.history), default=float("-inf"))
+        self.history.append(row)
+        if row["auc"] > best:
+            self.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        since = (
+            len(self.history)
+            - 1
+            - max(range(len(self.history)), key=lambda i: self.history[i]["auc"])
+        )
+        if self.patience is not None and since >= self.patience:
+            trainer.should_stop = True
+        self._clock = time.perf_counter()
+
+    def on_exception(self, trainer, model, exception):
+        self.seconds += time.perf_counter() - self._clock
+
+    def restore_best(self, model):
+        if self.best is not None:
+            model.load_state_dict(self.best)
+
+    def state_dict(self):
+        """What a resumed run needs besides Lightning's own: also where the random numbers are."""
+        return {
+            "history": self.history,
+            "best": self.best,
+            "seconds": self.seconds + time.perf_counter() - self._clock,
+            "rows": self.rows,
+            "step": self.step,
+            "loss": self._loss,
+            "since": self._since,
+            "random": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state):
+        self.history, self.best = state["history"], state["best"]
+        self.seconds, self.rows, self.step = state["seconds"], state["rows"], state["step"]
+        self._loss, self._since = state["loss"], state["since"]
+        torch.set_rng_state(state["random"].cpu())
+
+
+def _every(path: Path, steps: int) -> ModelCheckpoint:
+    """One file, overwritten every so many steps."""
+    saver = ModelCheckpoint(
+        dirpath=path.parent,
+        filename=path.name.removesuffix(".ckpt"),
+        every_n_train_steps=steps,
+        enable_version_counter=False,
+    )
+    if path.suffix != ".ckpt":
+        raise ValueError(f"checkpoint must end in .ckpt, got {path.name}")
+    return saver
+
+
+def _not_finite(trainer, model: ClickModel, loss: Tensor) -> str:
+    bad = [n for n, p in model.named_parameters() if not p.isfinite().all()]
+    return (
+        f"loss is {loss.item()} at step {trainer.global_step} (batch "
+        f"{trainer.fit_loop.epoch_loop.batch_idx} of epoch {trainer.current_epoch}); first parameter "
+        f"that is not finite: {bad[0] if bad else 'none, so look at the inputs of this batch'}"
+    )
