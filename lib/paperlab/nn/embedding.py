@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +48,7 @@ class FeatureEmbedding(nn.Module):
         self.lengths = [f.length for f in schema.sequences]
         self.sparse = rows * dim > SPARSE_FROM if sparse is None else sparse
         self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int32), persistent=False)
+        self.lookup: Callable[[Tensor, Tensor], Tensor] | None = None  # RowAdam's, while it trains
         self.table = nn.Embedding(rows, dim, sparse=self.sparse)
         nn.init.normal_(self.table.weight, 0, std)
         self.numeric = None
@@ -58,7 +60,8 @@ class FeatureEmbedding(nn.Module):
         return batch.ids + self.offsets
 
     def forward(self, batch: Batch) -> Float[Tensor, "B F dim"]:
-        rows = self.table(self.row_ids(batch))
+        ids = self.row_ids(batch)
+        rows = self.lookup(self.table.weight, ids) if self.lookup else self.table(ids)
         if self.numeric is None and not self.lengths:
             return rows
         parts = [rows[:, : self.n_categorical]]

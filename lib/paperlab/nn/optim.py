@@ -15,8 +15,11 @@ first step slept. The sum depends on ``last`` alone: one number a past step serv
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .embedding import FeatureEmbedding
 
@@ -46,9 +49,9 @@ class RowAdam(torch.optim.Optimizer):
         dense = [p for p in module.parameters() if p.requires_grad and id(p) not in inside]
         groups = [{"params": p, "rows": r} for p, r in ((dense, False), (tables, True)) if p]
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps})
-        self._read: tuple[Tensor, Tensor, Tensor] | None = None
+        self._read: dict[Tensor, _Rows] = {}
         for embed in embeds:
-            embed.register_forward_pre_hook(self._wake)
+            embed.lookup = self._lookup
             embed.register_state_dict_pre_hook(lambda *_: self.settle())
 
     @torch.no_grad()
@@ -80,15 +83,18 @@ class RowAdam(torch.optim.Optimizer):
         """Bring every row of every table up to date, as dense Adam would have it now."""
         for group in self.param_groups:
             for table in group["params"] if group["rows"] else []:
-                if self.state[table]:
-                    self._catch_up(table, torch.arange(len(table), device=table.device), group)
+                state = self.state[table]
+                if state and state["settled"] < state["step"]:
+                    everything = torch.arange(len(table), device=table.device)
+                    self._write(table, self._awake(table, everything, group))
+                    state["settled"] = state["step"].clone()
 
     def state_dict(self) -> dict:
         """Adam's usual state; rows are settled first, so nothing else needs saving."""
         self.settle()
         saved = super().state_dict()
         for state in saved["state"].values():
-            for key in ("last", "sums", "scratch"):
+            for key in ("last", "sums", "settled"):
                 state.pop(key, None)
         return saved
 
@@ -99,88 +105,114 @@ class RowAdam(torch.optim.Optimizer):
         if not state:
             state.update(step=torch.zeros(()), **_moments(table))
         if "last" not in state:  # a new table, or one loaded from a settled checkpoint
-            now, device = int(state["step"]), table.device
             state["step"] = state["step"].cpu()
+            now, device = int(state["step"]), table.device
+            state["settled"] = state["step"].clone()
             state["last"] = torch.full((len(table),), now, dtype=torch.int32, device=device)
-            state["scratch"] = torch.zeros(len(table), dtype=torch.int32, device=device)
             state["sums"] = torch.zeros(now + 4 * MEMORY, device=device)
         return state
 
-    def _wake(self, embed: FeatureEmbedding, args: tuple) -> None:
-        """Before rows are read, bring them up to date."""
-        table = embed.table.weight
+    def _lookup(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Rows of a table as dense Adam would have them now; remembers them for the step."""
         if not torch.is_grad_enabled():
             self.settle()
-            return
-        group = next(g for g in self.param_groups if any(p is table for p in g["params"]))
+            return F.embedding(ids, table)
+        self._rows_state(table)
         with torch.no_grad():
-            self._rows_state(table)
-            ids = embed.row_ids(args[0]).flatten()
-            rows, place = self._distinct(table, ids)
-            self._read = (ids, rows, place)
-            self._catch_up(table, rows, group)
+            distinct = _distinct(ids.flatten())
+            group = next(g for g in self.param_groups if any(p is table for p in g["params"]))
+            self._read[table] = read = self._awake(table, distinct[0], group)
+        return _Gather.apply(table, read.weight, *distinct).view(*ids.shape, -1)
 
-    def _distinct(self, table: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Distinct ids, and for every id its place among them; on a CPU without a sort."""
-        if ids.is_cuda:
-            return torch.unique(ids, return_inverse=True)
-        scratch = self.state[table]["scratch"]
-        place = torch.arange(len(ids), dtype=torch.int32)
-        scratch[ids] = place  # of equal ids one wins, any one
-        distinct = ids[scratch[ids] == place]
-        scratch[distinct] = place[: len(distinct)]
-        return distinct, scratch[ids]
+    def _awake(self, table: Tensor, rows: Tensor, group: dict) -> _Rows:
+        """Copies of rows and their moments, caught up with the steps that they slept through."""
+        state, (beta1, beta2) = self.state[table], group["betas"]
+        w, m, v = (
+            t.index_select(0, rows) for t in (table, state["exp_avg"], state["exp_avg_sq"])
+        )
+        last = state["last"].index_select(0, rows)
+        slept = (state["step"].item() - last)[:, None]
+        eps = group["eps"] * (1 - beta2 ** (last + 1.0)).sqrt_()[:, None]
+        moved = m * state["sums"].index_select(0, last)[:, None]
+        w.addcdiv_(moved, v.sqrt().add_(eps), value=-1)
+        return _Rows(rows, w, m.mul_(beta1**slept), v.mul_(beta2**slept))
 
-    def _catch_up(self, table: Tensor, rows: Tensor, group: dict) -> None:
+    def _write(self, table: Tensor, new: _Rows) -> None:
         state = self.state[table]
-        now, last = int(state["step"]), state["last"][rows]
-        behind = last < now
-        if not behind.any():
-            return
-        rows, last = rows[behind], last[behind]
-        beta1, beta2 = group["betas"]
-        m, v = state["exp_avg"][rows], state["exp_avg_sq"][rows]
-        slept = (now - last)[:, None].float()
-        eps = group["eps"] * (1 - beta2 ** (last + 1.0)).sqrt()
-        table[rows] -= m / (v.sqrt() + eps[:, None]) * state["sums"][last][:, None]
-        state["exp_avg"][rows] = m.mul_(beta1**slept)
-        state["exp_avg_sq"][rows] = v.mul_(beta2**slept)
-        state["last"][rows] = now
+        for target, rows in (
+            (table, new.weight),
+            (state["exp_avg"], new.exp_avg),
+            (state["exp_avg_sq"], new.exp_avg_sq),
+        ):
+            target.index_copy_(0, new.rows, rows)
+        state["last"][new.rows] = int(state["step"])
 
     def _step_rows(self, table: Tensor, group: dict) -> None:
         if not table.grad.is_sparse:
             raise ValueError("RowAdam: a sparse table got a dense gradient")
-        state, grad = self._rows_state(table), table.grad
-        ids, values = grad._indices()[0], grad._values()
-        if self._read is not None and torch.equal(self._read[0], ids):
-            rows, place = self._read[1:]
-        else:  # rows that other processes read arrive here
-            rows, place = self._distinct(table, ids)
-            self._catch_up(table, rows, group)
-        total = torch.zeros(len(rows), table.shape[1], device=table.device)
-        total.index_add_(0, place, values)
-
+        state = self._rows_state(table)
+        ids, total = table.grad._indices()[0], table.grad._values()
+        mine = self._read.pop(table, None)
+        if mine is None or not torch.equal(mine.rows, ids):  # several reads, or other processes'
+            rows, _, order, starts = _distinct(ids)
+            total = F.embedding_bag(order, total, starts, mode="sum")
+            mine = self._awake(table, rows, group)
         state["step"] += 1
-        now = int(state["step"])
-        w = table[rows]
-        mine = {"step": state["step"].to(table.device)}
-        mine |= {k: state[k][rows] for k in ("exp_avg", "exp_avg_sq")}
-        _adam([w], [total], [mine], group)
-        table[rows] = w
-        for key in ("exp_avg", "exp_avg_sq"):
-            state[key][rows] = mine[key]
-        state["last"][rows] = now
-        self._extend_sums(state, now, group)
+        moments = {"exp_avg": mine.exp_avg, "exp_avg_sq": mine.exp_avg_sq}
+        step = state["step"].to(table.device)
+        _adam([mine.weight], [total], [{"step": step, **moments}], group)
+        self._write(table, mine)
+        self._extend_sums(state, group)
 
-    def _extend_sums(self, state: dict, now: int, group: dict) -> None:
+    def _extend_sums(self, state: dict, group: dict) -> None:
         """sums[s]: what rows last updated at step s have moved since, per unit of m / sqrt(v)."""
+        now, (beta1, beta2) = int(state["step"]), group["betas"]
         if now >= len(state["sums"]):
             state["sums"] = torch.cat([state["sums"], torch.zeros_like(state["sums"])])
-        beta1, beta2 = group["betas"]
         c = group["lr"] * (1 - beta2**now) ** 0.5 / (1 - beta1**now)
         first = max(0, now - MEMORY)
         age = torch.arange(now - first, 0, -1, device=state["sums"].device)
         state["sums"][first:now] += c * (beta1 / beta2**0.5) ** age
+
+
+class _Rows(NamedTuple):
+    """Distinct rows of a table, taken out to be worked on."""
+
+    rows: Tensor
+    weight: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+class _Gather(torch.autograd.Function):
+    """Rows by place among the distinct ones; the gradient holds each distinct row once."""
+
+    @staticmethod
+    def forward(ctx, table, distinct, rows, place, order, starts):
+        ctx.save_for_backward(rows, order, starts)
+        ctx.shape = table.shape
+        return F.embedding(place, distinct)
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows, order, starts = ctx.saved_tensors
+        total = F.embedding_bag(order, grad.contiguous(), starts, mode="sum")
+        grad = torch.sparse_coo_tensor(rows[None], total, ctx.shape, check_invariants=False)
+        return grad, None, None, None, None, None
+
+
+def _distinct(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Distinct ids in order; the place of each id among them; where equal ids stand.
+
+    ``order[starts[k]:starts[k + 1]]`` are the positions of the k-th distinct id: an embedding bag
+    over them sums gradients without a scatter.
+    """
+    ids, order = ids.int().sort()
+    new = torch.ones_like(ids, dtype=torch.bool)
+    torch.ne(ids[1:], ids[:-1], out=new[1:])
+    starts = new.nonzero().flatten()
+    place = torch.empty_like(ids).scatter_(0, order, new.cumsum(0, dtype=torch.int32) - 1)
+    return ids.index_select(0, starts).long(), place, order, starts
 
 
 def _moments(p: Tensor) -> dict[str, Tensor]:

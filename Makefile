@@ -1,0 +1,41 @@
+# Each target sets up .venv when it is missing: python3 (3.11 or later), make and a package index do.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export BROWSER_PATH ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.PHONY: run test lab figures bench lock
+.DEFAULT_GOAL := run
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Paperlab needs Python 3.11 or later; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (Paperlab)" > /dev/null
+	@touch $@
+
+run: $(READY)       ## rerun 101_ssr and print its verdict
+	$(BIN)/paperlab run ssr
+
+test: $(READY)      ## every tier: lint, layers, units, faults, notebooks, browser
+	$(BIN)/ruff check lib tests
+	$(BIN)/ruff format --check lib tests
+	$(BIN)/python -m pytest
+
+lab: $(READY)       ## JupyterLab on the start page
+	$(BIN)/jupyter lab notebooks/000_start_here.ipynb
+
+figures: $(READY)   ## redraw figures/ from the committed notebooks' outputs
+	$(BIN)/paperlab figures
+
+bench: $(READY)     ## compare with FuxiCTR and rewrite the README's table
+	$(BIN)/pip install --quiet -c requirements.lock '.[bench]'
+	$(BIN)/paperlab bench
+
+lock:               ## remake requirements.lock from pyproject.toml in a throw-away environment
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet torch==2.13.0
+	.venv-lock/bin/pip install --quiet '.[test]' 'setuptools>=77'
+	.venv-lock/bin/pip freeze --all --exclude paperlab --exclude pip | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock build

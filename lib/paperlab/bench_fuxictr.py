@@ -1,0 +1,180 @@
+"""FuxiCTR's side of the bench: its layers, its loader, its training loop (needs ``.[bench]``).
+
+The wheel has layers and the base model, but not the models of its zoo, so DCNv2 and DeepFM are put
+together here from its own layers. Its loop and optimiser run as they are: only the evaluation and
+the checkpoint at the end of an epoch are left out, since training alone is timed.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.dataloaders.npz_dataloader import NpzDataLoader
+from fuxictr.pytorch.layers import CrossNetV2, FactorizationMachine, FeatureEmbedding, MLP_Block
+from fuxictr.pytorch.models import BaseModel
+from torch import Tensor, nn
+
+from . import metrics
+from .data.schema import Schema
+from .data.store import SPLITS, Log, Split
+from .nn import ClickModel
+from .nn import FeatureEmbedding as OurEmbedding
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+class Peer(BaseModel):
+    """What both models share. ``forward`` takes a batch of the loader: a dict of columns (B,)."""
+
+    def __init__(self, schema: Schema, dim: int):
+        super().__init__(
+            feature_map(schema), verbose=0, model_root="", metrics=["AUC"], reduce_lr_on_plateau=False
+        )
+        self.embedding = FeatureEmbedding(self.feature_map, dim)
+        self.width = self.feature_map.num_fields * dim
+
+    def ready(self, lr: float) -> None:
+        self.compile("adam", "binary_crossentropy", lr)
+        self.reset_parameters()
+
+    def eval_step(self) -> None:
+        """Not during training: the bench scores the test part itself, untimed."""
+
+    def load_weights(self, checkpoint: str) -> None:
+        """Nothing to load: without ``eval_step`` there is no checkpoint."""
+
+
+class DCNv2(Peer):
+    """Parallel: Linear on [x_L; dnn]."""
+
+    def __init__(self, schema: Schema, dim: int, lr: float, crosses: int, widths: list[int]):
+        super().__init__(schema, dim)
+        self.cross = CrossNetV2(self.width, crosses)
+        self.dnn = MLP_Block(self.width, hidden_units=widths)
+        self.out = nn.Linear(self.width + widths[-1], 1)
+        self.ready(lr)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
+        x = self.embedding(self.get_inputs(inputs), flatten_emb=True)
+        logit = self.out(torch.cat([self.cross(x), self.dnn(x)], dim=1))
+        return {"y_pred": self.output_activation(logit)}
+
+
+class DeepFM(Peer):
+    """FM + DNN on the shared embeddings."""
+
+    def __init__(self, schema: Schema, dim: int, lr: float, widths: list[int]):
+        super().__init__(schema, dim)
+        self.fm = FactorizationMachine(self.feature_map)
+        self.dnn = MLP_Block(self.width, hidden_units=widths, output_dim=1)
+        self.ready(lr)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
+        columns = self.get_inputs(inputs)
+        x = self.embedding(columns)
+        logit = self.fm(columns, x) + self.dnn(x.flatten(1))
+        return {"y_pred": self.output_activation(logit)}
+
+
+def feature_map(schema: Schema) -> FeatureMap:
+    """FuxiCTR's word for a schema; sequences are refused with a ValueError."""
+    if schema.sequences:
+        raise ValueError("the bench compares categorical and numeric fields, not sequences")
+    made = FeatureMap("bench", "")
+    for f in schema.fields:
+        made.features[f.name] = {"type": f.kind, "source": "", "vocab_size": f.size}
+    made.labels = [schema.labels[0]]
+    made.num_fields = made.get_num_fields()
+    made.set_column_index()
+    return made
+
+
+def save_npz(log: Log, folder: Path) -> None:
+    """The parts of a log as its loader reads them: one array a column.
+
+    float32 for ids too (exact below 2^24): the loader stacks all columns into one matrix, which
+    mixed types would turn into float64, twice the bytes to collate.
+    """
+    for part in SPLITS:
+        split: Split = getattr(log, part)
+        names = [f.name for f in log.schema.fields] + [log.schema.labels[0]]
+        columns = np.hstack([split.ids.numpy(), split.values.numpy()]).astype(np.float32)
+        np.savez(folder / f"{part}.npz", **dict(zip(names, columns.T, strict=False)))
+
+
+def loader(
+    schema: Schema, folder: Path, part: str, batch_size: int, workers: int = 0
+) -> NpzDataLoader:
+    """Its in-memory loader over a part that ``save_npz`` wrote; only ``train`` is shuffled."""
+    return NpzDataLoader(
+        feature_map(schema),
+        str(folder / f"{part}.npz"),
+        batch_size=batch_size,
+        shuffle=part == "train",
+        num_workers=workers,
+    )
+
+
+@torch.no_grad()
+def copy_weights(ours: ClickModel, theirs: Peer) -> None:
+    """Make both the same function: Linears in order of shape and place, tables field by field.
+
+    The bias of the first-order part starts at 0 on both sides and is left alone.
+    Raises ValueError when the Linears differ, KeyError when a table is missing.
+    """
+    mine, peers = _linears(ours), _linears(theirs)
+    shapes = [[tuple(m.weight.shape) for m in side] for side in (mine, peers)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"not the same model: Linears {shapes[0]} here, {shapes[1]} in FuxiCTR")
+    for a, b in zip(mine, peers, strict=True):
+        b.load_state_dict(a.state_dict())
+    schema = ours.schema
+    tables = {m.dim: m for m in ours.modules() if isinstance(m, OurEmbedding)}
+    for layers in (m.embedding_layer.embedding_layers for m in _embeddings(theirs)):
+        table = tables[_width(layers[schema.fields[0].name])]
+        rows = table.table.weight.split([f.size for f in schema.categorical])
+        for f, weight in zip(schema.categorical, rows, strict=True):
+            layers[f.name].weight.copy_(weight)
+        for f, weight in zip(schema.numeric, table.numeric if schema.numeric else (), strict=True):
+            layers[f.name].weight.copy_(weight[:, None])
+
+
+def train(
+    ours: ClickModel, theirs: Peer, log: Log, folder: Path, batch_size: int, workers: int
+) -> dict[str, float]:
+    """One epoch of its own ``fit`` over ``folder/train.npz``, from the weights of ours.
+
+    workers: processes of its loader; 0 collates between steps, 1 is its default.
+    Returns seconds of training, rows trained on, AUC on the test part.
+    """
+    copy_weights(ours, theirs)
+    rows = loader(log.schema, folder, "train", batch_size, workers)
+    start = time.perf_counter()
+    theirs.fit(rows, epochs=1)
+    seconds = time.perf_counter() - start
+    scores = torch.from_numpy(theirs.predict(loader(log.schema, folder, "test", batch_size)))
+    return {
+        "seconds": seconds,
+        "rows": rows.num_samples,
+        "auc": metrics.auc(scores, log.test.labels[:, 0]),
+    }
+
+
+def _linears(model: nn.Module) -> list[nn.Linear]:
+    """Those of a network, by shape; FuxiCTR's numeric fields are Linears of one input."""
+    found = (m for m in model.modules() if isinstance(m, nn.Linear) and m.in_features > 1)
+    return sorted(found, key=lambda m: m.weight.shape)
+
+
+def _embeddings(model: nn.Module) -> list[FeatureEmbedding]:
+    return [m for m in model.modules() if isinstance(m, FeatureEmbedding)]
+
+
+def _width(layer: nn.Embedding | nn.Linear) -> int:
+    return layer.embedding_dim if isinstance(layer, nn.Embedding) else layer.out_features

@@ -1,0 +1,13 @@
+"""Click models on fields: one paper a file, one contract, `paperlab.nn.ClickModel`."""
+
+from .autoint import AutoInt
+from .dcnv2 import DCNv2
+from .deepfm import DeepFM
+from .dnn import DNN
+from .fm import FM
+from .lr import LR
+from .rankmixer import RankMixer
+from .ssr import SSR
+from .wukong import Wukong
+
+__all__ = ["DNN", "FM", "LR", "SSR", "AutoInt", "DCNv2", "DeepFM", "RankMixer", "Wukong"]

@@ -1,0 +1,40 @@
+"""Equal budgets: the width at which a model has a given number of dense weights (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .click import ClickModel
+
+TOLERANCE = 0.05
+
+
+def width_for(
+    build: Callable[[int], ClickModel], target: int, low: int = 1, high: int = 4096
+) -> int:
+    """The width in [low, high] whose model has the number of dense weights nearest ``target``.
+
+    build: width -> model; its number of dense weights must grow with the width. It is called under
+        the meta device, so that no memory is filled and no random number is drawn. Where widths
+        must be multiples of something, let ``build`` multiply.
+    Raises ValueError when the nearest is more than 5 % away from ``target``.
+    """
+
+    def dense(width: int) -> int:
+        with torch.device("meta"):
+            return build(width).count_parameters()["dense"]
+
+    first, last = low, high
+    while low < high:  # the first width that reaches the target
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if dense(middle) < target else (low, middle)
+    found = {width: dense(width) for width in (max(first, low - 1), low)}
+    width = min(found, key=lambda w: abs(found[w] - target))
+    if abs(found[width] - target) > TOLERANCE * target:
+        raise ValueError(
+            f"no width in [{first}, {last}] gives {target:,} dense weights within 5 %: "
+            f"the nearest, {width}, gives {found[width]:,}"
+        )
+    return width
