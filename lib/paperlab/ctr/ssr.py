@@ -90,18 +90,15 @@ class ICS(nn.Module):
             raise ValueError(
                 f"alpha0 must be 0 or more, got {alpha0}: constrain=False allows below"
             )
-        self.constrain = constrain and learn_alpha and alpha0 > 0
-        if self.constrain:
-            self.rho = nn.Parameter(torch.full((views, steps), math.log(math.expm1(alpha0))))
-        elif learn_alpha and alpha0:
-            self.free_alpha = nn.Parameter(torch.full((views, steps), float(alpha0)))
-        else:
-            self.register_buffer("free_alpha", torch.full((views, steps), float(alpha0)))
+        self.constrain = constrain and alpha0 > 0
+        rho = math.log(math.expm1(alpha0)) if self.constrain else float(alpha0)
+        learn_alpha = learn_alpha and alpha0 != 0
+        self.rho = nn.Parameter(torch.full((views, steps), rho), requires_grad=learn_alpha)
         self.gamma = nn.Parameter(torch.ones(views, dim))
 
     @property
     def alpha(self) -> Float[Tensor, "views T"]:
-        return F.softplus(self.rho) if self.constrain else self.free_alpha
+        return F.softplus(self.rho) if self.constrain else self.rho
 
     def forward(self, z: Float[Tensor, "B views dim"]) -> Float[Tensor, "B views dim"]:
         return self.gamma * ics(z, self.alpha)[0]
@@ -127,9 +124,8 @@ class TopK(nn.Module):
 
     def forward(self, z: Float[Tensor, "B views dim"]) -> Float[Tensor, "B views dim"]:
         x = F.relu(z)
-        top = x.detach().topk(self.k, -1)
-        masked = torch.zeros_like(top.values, shape=x.shape) if False else torch.zeros_like(x)
-        return x + (masked.scatter(-1, top.indices, top.values) - x).detach()
+        mask = torch.zeros_like(x).scatter(-1, x.topk(self.k, -1).indices, 1.0)
+        return x + (x * mask - x).detach()
 
 
 class StaticRandomFilter(nn.Module):
@@ -182,3 +178,170 @@ class ProjectedFilter(nn.Module):
     def forward(self, x: Float[Tensor, "B d_in"]) -> Float[Tensor, "B views star"]:
         h = self.select(self.project(x).unflatten(1, self.shape))
         return h if self.value is None else h * self.value(x).unflatten(1, self.shape)
+
+
+class InputDropout(nn.Module):
+    """The control of SSR-S: each view sees x with its own random ``1 - keep`` share dropped."""
+
+    def __init__(self, views: int, keep: float):
+        super().__init__()
+        self.views, self.rate = views, 1 - keep
+
+    def forward(self, x: Float[Tensor, "B d_in"]) -> Float[Tensor, "B views d_in"]:
+        return F.dropout(x[:, None].expand(-1, self.views, -1), self.rate, self.training)
+
+
+class ViewNorm(nn.Module):
+    """LayerNorm with weights of its own for each view, views first."""
+
+    def __init__(self, views: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(views, 1, width))
+        self.bias = nn.Parameter(torch.zeros(views, 1, width))
+
+    def forward(self, z: Float[Tensor, "views B width"]) -> Float[Tensor, "views B width"]:
+        return F.layer_norm(z, z.shape[-1:]) * self.weight + self.bias
+
+
+class SSRLayer(nn.Module):
+    """Filter, fuse, aggregate: (B, d_in) to (B, views * width), or to (B, width) if ``last``.
+
+    kind, star, gate and the rest: see `SSR`. seed: that of the static filter's first view.
+    ``filter(x)`` gives h (B, views, .), whose zeros are what the filter left out.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        d_in: int,
+        views: int,
+        width: int,
+        star: int | None = None,
+        *,
+        last: bool = False,
+        gate: bool = False,
+        residual: bool = False,
+        n_hidden: int = 1,
+        keep: float = 0.25,
+        seed: int = 0,
+        **competition,
+    ):
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        if min(views, width, n_hidden) < 1 or not 0 < keep <= 1:
+            raise ValueError(
+                f"views, width and n_hidden must be at least 1, and keep in (0, 1], "
+                f"got {views}, {width}, {n_hidden}, {keep}"
+            )
+        if star is not None and (kind not in PROJECTED or star < 1):
+            raise ValueError(f"star is the width >= 1 of a projection: not {star} with {kind!r}")
+        if gate and kind != "dynamic":
+            raise ValueError(
+                f"gate multiplies ICS's survivors: kind must be 'dynamic', not {kind!r}"
+            )
+        super().__init__()
+        if kind == "static":
+            seen, self.filter = width, StaticRandomFilter(d_in, views, width, seed)
+        elif kind == "dropout":
+            seen, self.filter = d_in, InputDropout(views, keep)
+        else:
+            seen = star or width
+            self.filter = ProjectedFilter(kind, d_in, views, seen, gate, keep, **competition)
+        if residual and seen != width:
+            raise ValueError(f"residual needs a filter as wide as a view: {seen} is not {width}")
+        self.fusion = nn.ModuleList(
+            GroupedLinear(views, d, width) for d in (seen, *[width] * (n_hidden - 1))
+        )
+        self.norm = ViewNorm(views, width)
+        self.residual, self.last = residual, last
+        self.d_out = width if last else views * width
+
+    def forward(self, x: Float[Tensor, "B d_in"]) -> Float[Tensor, "B d_out"]:
+        h = z = self.filter(x).transpose(0, 1)
+        for dense in self.fusion:
+            z = F.gelu(dense(z))
+        z = self.norm(h + z if self.residual else z)
+        return z.mean(0) if self.last else z.transpose(0, 1).flatten(1)
+
+
+class SSR(ClickModel):
+    """SSR-S (``kind="static"``) or SSR-D (``"dynamic"``): layers of sparse views, mean, Linear.
+
+    kind: also ``none``, ``topk``, ``soft`` (see `ProjectedFilter`) and ``dropout`` (`InputDropout`).
+    views: b. width: d_v. star: d_v*, for projected kinds only; None takes ``width``.
+    layers: L. steps: T, alpha0, constrain, learn_alpha: see `ICS`.
+    gate, residual, n_hidden: the released code's second projection (dynamic only), z_i + h_i before
+        LN (star = width), and number of dense layers a view. It runs SSR-D with both flags on, and
+        SSR-S with residual and n_hidden = 2.
+    keep: share of coordinates that ``topk`` and ``dropout`` keep, in (0, 1].
+    seed: draws static filters; view i of layer l has 1000 l + i as in the released code, plus
+        1,000,000 seeds.
+    Raises ValueError for unknown kinds, numbers out of range and options that do not go together.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        kind: str = "dynamic",
+        *,
+        dim: int = 16,
+        views: int = 8,
+        width: int = 64,
+        star: int | None = None,
+        layers: int = 2,
+        steps: int = 5,
+        alpha0: float = 0.1,
+        constrain: bool = True,
+        learn_alpha: bool = True,
+        gate: bool = False,
+        residual: bool = False,
+        n_hidden: int = 1,
+        keep: float = 0.25,
+        seed: int = 0,
+        lr: float = 1e-3,
+        embedding_l2: float = 0.0,
+    ):
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+        super().__init__(schema, dim, lr, embedding_l2)
+        competition = {"steps": steps, "alpha0": alpha0}
+        competition |= {"constrain": constrain, "learn_alpha": learn_alpha}
+        self.layers, d_in = nn.Sequential(), self.d_in
+        for layer in range(layers):
+            made = SSRLayer(
+                kind,
+                d_in,
+                views,
+                width,
+                star,
+                last=layer == layers - 1,
+                gate=gate,
+                residual=residual,
+                n_hidden=n_hidden,
+                keep=keep,
+                seed=1_000_000 * seed + 1000 * layer,
+                **competition,
+            )
+            self.layers.append(made)
+            d_in = made.d_out
+        self.head = linear(width, 1)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " B"]:
+        return self.head(self.layers(self.embed(batch).flatten(1))).squeeze(1)
+
+    @torch.no_grad()
+    def filtered(self, batch: Batch) -> list[Float[Tensor, "B views star"]]:
+        """h of every layer: what the filters let through, for plots of sparsity and activity."""
+        x, seen = self.embed(batch).flatten(1), []
+        for layer in self.layers:
+            seen.append(layer.filter(x))
+            x = layer(x)
+        return seen
+
+
+def _projection(d_in: int, views: int, star: int) -> nn.Linear:
+    """All views' W_i in one Linear, each Glorot normal."""
+    project = nn.Linear(d_in, views * star, bias=False)
+    for weight in project.weight.chunk(views):
+        nn.init.xavier_normal_(weight)
+    return project
