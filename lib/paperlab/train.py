@@ -22,6 +22,7 @@ from .data.schema import Schema
 from .data.store import Log, Split
 from .nn.budget import width_for
 from .nn.click import ClickModel
+from .nn.optim import RowAdam
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -248,6 +249,9 @@ class _Checks(Callback):
             self._check(trainer, model)
 
     def _check(self, trainer, model):
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, RowAdam):
+                optimizer.settle()  # deferred work of the steps so far: it is part of their time
         self.seconds += time.perf_counter() - self._clock
         row = {
             "step": self.step,

@@ -137,13 +137,10 @@ class StaticRandomFilter(nn.Module):
 
     def __init__(self, d_in: int, views: int, width: int, seed: int = 0):
         super().__init__()
-        drawn = []
+        rounds, drawn = -(-width // d_in), []
         for view in range(views):
-            generator = torch.Generator().manual_seed(seed + view)
-            rounds = -(-width // d_in)
-            orders = [
-                torch.randperm(d_in, generator=generator, device="cpu") for _ in range(rounds)
-            ]
+            draw = torch.Generator("cpu").manual_seed(seed + view)
+            orders = [torch.randperm(d_in, generator=draw, device="cpu") for _ in range(rounds)]
             drawn.append(torch.cat(orders)[:width])
         self.register_buffer("index", torch.stack(drawn))
 
@@ -304,24 +301,12 @@ class SSR(ClickModel):
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
         super().__init__(schema, dim, lr, embedding_l2)
-        competition = {"steps": steps, "alpha0": alpha0}
-        competition |= {"constrain": constrain, "learn_alpha": learn_alpha}
+        options = dict(star=star, gate=gate, residual=residual, n_hidden=n_hidden, keep=keep)
+        options |= dict(steps=steps, alpha0=alpha0, constrain=constrain, learn_alpha=learn_alpha)
         self.layers, d_in = nn.Sequential(), self.d_in
         for layer in range(layers):
-            made = SSRLayer(
-                kind,
-                d_in,
-                views,
-                width,
-                star,
-                last=layer == layers - 1,
-                gate=gate,
-                residual=residual,
-                n_hidden=n_hidden,
-                keep=keep,
-                seed=1_000_000 * seed + 1000 * layer,
-                **competition,
-            )
+            first_seed, last = 1_000_000 * seed + 1000 * layer, layer == layers - 1
+            made = SSRLayer(kind, d_in, views, width, last=last, seed=first_seed, **options)
             self.layers.append(made)
             d_in = made.d_out
         self.head = linear(width, 1)

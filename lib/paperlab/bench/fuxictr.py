@@ -2,7 +2,8 @@
 
 The wheel has layers and the base model, but not the models of its zoo, so DCNv2 and DeepFM are put
 together here from its own layers. Its loop and optimiser run as they are: only the evaluation and
-the checkpoint at the end of an epoch are left out, since training alone is timed.
+the checkpoint at the end of an epoch are left out, since training alone is timed. Of its loaders we
+take the one that holds all rows in memory; the others stream them from npz blocks or through Ray.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from fuxictr.pytorch.layers import CrossNetV2, FactorizationMachine, FeatureEmbe
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
-from . import metrics
-from .data.schema import Schema
-from .data.store import SPLITS, Log, Split
-from .nn import ClickModel
-from .nn import FeatureEmbedding as OurEmbedding
+from .. import metrics
+from ..data.schema import Schema
+from ..data.store import SPLITS, Log, Split
+from ..nn import ClickModel
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -34,7 +34,11 @@ class Peer(BaseModel):
 
     def __init__(self, schema: Schema, dim: int):
         super().__init__(
-            feature_map(schema), verbose=0, model_root="", metrics=["AUC"], reduce_lr_on_plateau=False
+            feature_map(schema),
+            verbose=0,
+            model_root="",
+            metrics=["AUC"],
+            reduce_lr_on_plateau=False,
         )
         self.embedding = FeatureEmbedding(self.feature_map, dim)
         self.width = self.feature_map.num_fields * dim
@@ -125,8 +129,9 @@ def loader(
 def copy_weights(ours: ClickModel, theirs: Peer) -> None:
     """Make both the same function: Linears in order of shape and place, tables field by field.
 
-    The bias of the first-order part starts at 0 on both sides and is left alone.
-    Raises ValueError when the Linears differ, KeyError when a table is missing.
+    DeepFM here holds the first-order weights in column 0 of its one table, and there in tables of
+    width 1. Its bias starts at 0 on both sides and is left alone.
+    Raises ValueError when the Linears or the widths of the tables differ.
     """
     mine, peers = _linears(ours), _linears(theirs)
     shapes = [[tuple(m.weight.shape) for m in side] for side in (mine, peers)]
@@ -134,15 +139,21 @@ def copy_weights(ours: ClickModel, theirs: Peer) -> None:
         raise ValueError(f"not the same model: Linears {shapes[0]} here, {shapes[1]} in FuxiCTR")
     for a, b in zip(mine, peers, strict=True):
         b.load_state_dict(a.state_dict())
-    schema = ours.schema
-    tables = {m.dim: m for m in ours.modules() if isinstance(m, OurEmbedding)}
-    for layers in (m.embedding_layer.embedding_layers for m in _embeddings(theirs)):
-        table = tables[_width(layers[schema.fields[0].name])]
-        rows = table.table.weight.split([f.size for f in schema.categorical])
-        for f, weight in zip(schema.categorical, rows, strict=True):
-            layers[f.name].weight.copy_(weight)
-        for f, weight in zip(schema.numeric, table.numeric if schema.numeric else (), strict=True):
-            layers[f.name].weight.copy_(weight[:, None])
+    schema, embed = ours.schema, ours.embed
+    tables = sorted((m for m in theirs.modules() if isinstance(m, FeatureEmbedding)), key=_width)
+    widths = [_width(t) for t in tables]
+    if sum(widths) != embed.table.embedding_dim:
+        raise ValueError(
+            f"not the same model: tables of {embed.table.embedding_dim} columns here, "
+            f"of {widths} in FuxiCTR"
+        )
+    parts = embed.table.weight.split([f.size for f in schema.categorical])
+    if schema.numeric:
+        parts += embed.numeric.split(1)
+    for f, part in zip((*schema.categorical, *schema.numeric), parts, strict=True):
+        for table, columns in zip(tables, part.split(widths, dim=1), strict=True):
+            weight = table.embedding_layer.embedding_layers[f.name].weight
+            weight.copy_(columns.t() if f.kind == "numeric" else columns)
 
 
 def train(
@@ -172,9 +183,6 @@ def _linears(model: nn.Module) -> list[nn.Linear]:
     return sorted(found, key=lambda m: m.weight.shape)
 
 
-def _embeddings(model: nn.Module) -> list[FeatureEmbedding]:
-    return [m for m in model.modules() if isinstance(m, FeatureEmbedding)]
-
-
-def _width(layer: nn.Embedding | nn.Linear) -> int:
-    return layer.embedding_dim if isinstance(layer, nn.Embedding) else layer.out_features
+def _width(embedding: FeatureEmbedding) -> int:
+    first = next(iter(embedding.embedding_layer.embedding_layers.values()))
+    return first.out_features if isinstance(first, nn.Linear) else first.embedding_dim

@@ -1,0 +1,131 @@
+"""Figures of the notebooks: one style, one colour a method, pictures drawn in one batch (ours)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import polars as pl
+
+COLOURS = {
+    "LR": "#9e9e9e",
+    "FM": "#8c6d31",
+    "DNN": "#222222",
+    "DeepFM": "#b5892e",
+    "DCNv2": "#1f77b4",
+    "AutoInt": "#17a2b8",
+    "Wukong": "#7b4fa3",
+    "RankMixer": "#2ca02c",
+    "SSR-S": "#ff9e4a",
+    "SSR-D": "#d62728",
+    "SSR-D code": "#8f1d1d",
+    "ReLU-only": "#e377c2",
+    "Top-k": "#6b8e23",
+    "MLCC": "#0b6e4f",
+    "FinalMLP": "#3b5bdb",
+    "TIN": "#c2255c",
+    "DIN": "#5f3dc4",
+}
+SIZE = {"width": 800, "height": 420}
+
+
+def colour(method: str) -> str:
+    """The colour of a method in every notebook; the same name always gets the same one."""
+    if method in COLOURS:
+        return COLOURS[method]
+    return f"hsl({sum(ord(c) * 37 for c in method) % 360}, 55%, 42%)"
+
+
+def show(figure: go.Figure, name: str, caption: str) -> None:
+    """Display a figure and, under it, what to look for.
+
+    The output is plotly's own format, interactive wherever plotly is known; `attach_pictures` adds
+    a PNG for every other reader afterwards. Needs no browser.
+    """
+    from IPython.display import Markdown, display
+
+    display(bundle(figure), raw=True, metadata={"paperlab": {"figure": name}})
+    display(Markdown(f"*{caption}*"))
+
+
+def bundle(figure: go.Figure) -> dict:
+    """The display data of a figure in the house style; its size is the figure's data, no template."""
+    grid = {"gridcolor": "#e5e5e5", "zerolinecolor": "#cccccc", "automargin": True}
+    figure.update_layout(
+        template="none",
+        font={"size": 13},
+        title={"font": {"size": 15}, "x": 0.02, "xanchor": "left"},
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        height=figure.layout.height or SIZE["height"],
+    )
+    figure.update_xaxes(**grid).update_yaxes(**grid)
+    return {"application/vnd.plotly.v1+json": json.loads(figure.to_json())}
+
+
+def table(frame: pl.DataFrame) -> None:
+    """Display a polars table: floats to 4 significant digits, whole numbers with separators."""
+    from IPython.display import Markdown, display
+
+    def cell(value) -> str:
+        if isinstance(value, bool) or value is None:
+            return "" if value is None else str(value)
+        if isinstance(value, float):
+            return f"{value:,.4g}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * frame.width]
+    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in frame.iter_rows()]
+    display(Markdown("\n".join(lines)))
+
+
+def figures_of(book: dict) -> list[tuple[str, dict]]:
+    """Name and output of every figure that `show` put into an executed notebook."""
+    return [
+        (output["metadata"]["paperlab"]["figure"], output)
+        for cell in book["cells"]
+        for output in cell.get("outputs", [])
+        if "figure" in output.get("metadata", {}).get("paperlab", {})
+    ]
+
+
+def attach_pictures(book: dict, folder: Path, prefix: str) -> list[Path]:
+    """Draw all figures of an executed notebook in one batch, as folder/prefix_name.png.
+
+    The PNGs also go into the notebook's outputs. Without Chrome or Chromium nothing is drawn and
+    the list is empty.
+    """
+    if browser() is None:
+        return []
+    import kaleido
+    import plotly.graph_objects as go
+
+    os.environ.setdefault("BROWSER_PATH", browser())
+    folder.mkdir(parents=True, exist_ok=True)
+    found = figures_of(book)
+    paths = [folder / f"{prefix}_{name}.png" for name, _ in found]
+    kaleido.write_fig_from_object_sync(
+        [
+            {
+                "fig": go.Figure(output["data"]["application/vnd.plotly.v1+json"]).to_dict(),
+                "path": path,
+                "opts": {"format": "png", "width": SIZE["width"], "scale": 1},
+            }
+            for (_, output), path in zip(found, paths, strict=True)
+        ]
+    )
+    for (_, output), path in zip(found, paths, strict=True):
+        output["data"]["image/png"] = base64.b64encode(path.read_bytes()).decode()
+    return paths
+
+
+def browser() -> str | None:
+    """The Chrome or Chromium that draws pictures, or None."""
+    named = os.environ.get("BROWSER_PATH")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return named or next((p for n in names if (p := shutil.which(n))), None)

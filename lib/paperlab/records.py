@@ -1,0 +1,217 @@
+"""One JSON record a run: what was run, on what, how long, and what came out (ours).
+
+The front door names the run's folder in the environment variable PAPERLAB_RUN. A notebook that
+somebody opens by hand keeps its record in memory and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RUN_VARIABLE = "PAPERLAB_RUN"
+
+
+class Record:
+    """The notebook's part of a record: metrics by name, verdicts, device, seconds, peak memory."""
+
+    def __init__(self, notebook: str, threads: int, device: str):
+        self.notebook, self.verdicts, self._began = notebook, [], time.perf_counter()
+        self.metrics: dict[str, Any] = {}
+        self.device, self.threads = device, threads
+
+    def __setitem__(self, name: str, value) -> None:
+        """Store a number, text, list, dict, or a polars or pandas table (as rows)."""
+        if hasattr(value, "to_dicts"):
+            value = value.to_dicts()
+        elif hasattr(value, "to_dict"):
+            value = value.to_dict("records")
+        self.metrics[name] = _plain(value)
+
+    def __getitem__(self, name: str):
+        return self.metrics[name]
+
+    def save(self) -> None:
+        """Add this to the run's record, where the front door started the run; else do nothing."""
+        folder = os.environ.get(RUN_VARIABLE)
+        if not folder:
+            return
+        path = Path(folder) / "record.json"
+        whole = json.loads(path.read_text()) if path.is_file() else {}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        whole |= {
+            "device": self.device,
+            "threads": self.threads,
+            "notebook_seconds": round(time.perf_counter() - self._began, 2),
+            "peak_memory_mb": round(peak / (1024 if sys.platform == "linux" else 1024**2)),
+            "metrics": self.metrics,
+            "verdicts": self.verdicts,
+        }
+        write(path, whole)
+
+
+def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
+    """Seed everything, pin the threads, find the device; prints one line. threads >= 1."""
+    import torch
+    from lightning import seed_everything
+
+    seed_everything(seed, verbose=False)
+    torch.set_num_threads(threads)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    print(f"{notebook}: {device}, {threads} threads, torch {torch.__version__.split('+')[0]}")
+    return Record(notebook, threads, device)
+
+
+def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
+    """A run's record before its kernel starts."""
+    return {
+        "notebook": notebook,
+        "profile": profile,
+        "parameters": _plain(parameters),
+        "parameters_hash": fingerprint(parameters),
+        "code": code_version(root),
+        "versions": _versions(),
+        "machine": machine(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": "running",
+    }
+
+
+def write(path: Path, record: dict) -> None:
+    """Write whole or not at all: a temporary name, flushed to disk, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read(path: Path) -> dict | None:
+    """A record, or None with a warning in one line where the file is not one."""
+    try:
+        record = json.loads(path.read_text())
+        if not {"notebook", "status", "parameters"} <= set(record):
+            raise ValueError("not a record")
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path.name} in {path.parent.name} is passed over: {error}", stacklevel=2)
+        return None
+    return record
+
+
+def read_all(root: Path | None = None) -> pl.DataFrame:
+    """Every run under data/runs and data/reference as one table, a row a run, newest first.
+
+    Metrics and verdicts are JSON text; parameters too.
+    """
+    import polars as pl
+
+    root = root or project_root()
+    paths = [*(root / "data/runs").glob("*/record.json"), *(root / "data/reference").glob("*.json")]
+    rows = []
+    for path in sorted(paths):
+        if path.name.startswith("bench"):
+            continue
+        record = read(path)
+        if record is not None:
+            flat = {k: record.get(k) for k in ("notebook", "profile", "status", "started", "seconds")}
+            flat |= {"peak_memory_mb": record.get("peak_memory_mb"), "machine": record.get("machine")}
+            flat |= {"commit": (record.get("code") or {}).get("commit"), "run": path.parent.name}
+            flat |= {k: json.dumps(record.get(k)) for k in ("parameters", "verdicts", "metrics")}
+            rows.append(flat | {"error": (record.get("error") or {}).get("message")})
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.sort("started", descending=True) if rows else frame
+
+
+def reference(notebook: str, profile: str, root: Path | None = None) -> dict | None:
+    """The committed record of a notebook's profile, or None."""
+    path = (root or project_root()) / "data/reference" / f"{notebook}_{profile}.json"
+    return read(path) if path.is_file() else None
+
+
+def keep(folder: Path, root: Path) -> Path:
+    """Copy a run's record to data/reference, to be committed.
+
+    Raises ValueError, in one line, when the run failed or its code was not committed.
+    """
+    record = read(folder / "record.json")
+    if record is None or record["status"] != "ok":
+        raise ValueError(f"{folder.name} has no record of a successful run")
+    if record["code"]["dirty"]:
+        raise ValueError(f"{folder.name} ran on code that is not committed: commit, and run again")
+    path = root / "data/reference" / f"{record['notebook']}_{record['profile']}.json"
+    write(path, record)
+    return path
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder above (the current one, then this file) with notebooks/ and pyproject.toml.
+
+    Raises FileNotFoundError when there is none.
+    """
+    for place in (start or Path.cwd(), Path(__file__)):
+        for folder in (place.resolve(), *place.resolve().parents):
+            if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+                return folder
+    raise FileNotFoundError("no Paperlab project here: a folder with notebooks/ and pyproject.toml")
+
+
+def fingerprint(parameters: dict) -> str:
+    """A short hash of parameters, whatever their order."""
+    return hashlib.sha256(json.dumps(_plain(parameters), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def code_version(root: Path) -> dict:
+    """Commit, and whether library or notebooks differ from it (outputs of notebooks included)."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": not commit or bool(git("status", "--porcelain", "lib", "notebooks"))}
+
+
+def machine() -> str:
+    """Processor and number of cores; no host name."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("paperlab", "torch", "lightning", "polars", "plotly", "papermill")
+    return {"python": platform.python_version()} | {n: version(n).split("+")[0] for n in names}
+
+
+def _plain(value):
+    """JSON's own types; numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,280 @@
+"""Run notebooks: parameters checked before a kernel starts, papermill, a record of each run (ours).
+
+A notebook's parameters are one cell tagged ``parameters`` with lines
+
+    name: type = literal  # meaning (unit, lowest..highest)
+
+where the range, and either end of it, may be missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import json
+import os
+import re
+import time
+import tokenize
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import plots, records
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
+RANGE = re.compile(r"(-?[\d_.]*?\d)?\.\.(-?\d[\d_.]*)?\)?\s*$")
+
+
+class BadInput(ValueError):
+    """A user's mistake, told in one line that lists what is right."""
+
+
+class RunFailed(RuntimeError):
+    """A cell of a run raised."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the parameters cell. ``low`` and ``high`` bound numbers, also inside lists."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+
+    def cast(self, text: Any) -> Any:
+        """A value from the command line or from profiles.yaml; raises BadInput."""
+        inside = self.type.removeprefix("list[").removesuffix("]")
+        value = text
+        if isinstance(text, str) and self.type != "str":
+            span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+            if span and self.type == "list[int]":
+                value = list(range(int(span[1]), int(span[2]) + 1))
+            else:
+                value = _literal(text)
+        if inside != self.type and isinstance(value, (list, tuple)):
+            value = [self._one(v, inside, text) for v in value]
+        elif inside != self.type:
+            raise self._bad(text)
+        else:
+            value = self._one(value, inside, text)
+        return value
+
+    def _one(self, value: Any, kind: str, text: Any) -> Any:
+        wanted = TYPES[kind]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not wanted:
+            raise self._bad(text)
+        if wanted in (int, float):
+            inside = (self.low is None or value >= self.low) and (
+                self.high is None or value <= self.high
+            )
+            if not inside or value != value:
+                raise self._bad(text)
+        return value
+
+    def _bad(self, text: Any) -> BadInput:
+        low, high = ("" if v is None else f"{v:,.10g}" for v in (self.low, self.high))
+        span = f" in {low}..{high}" if low or high else ""
+        return BadInput(
+            f"{self.name}={text}: {self.name} takes {self.type}{span}, like {self.default!r}"
+        )
+
+
+def find(name: str, root: Path) -> Path:
+    """A notebook by slug, number, NNN_slug or path; raises BadInput."""
+    books = {p.stem: p for p in sorted((root / "notebooks").glob("[0-9]*.ipynb"))}
+    wanted = Path(name).stem.replace("-", "_")
+    for stem, path in books.items():
+        number, slug = NOTEBOOK.fullmatch(stem).groups()
+        if wanted in (stem, number, slug):
+            return path
+    raise BadInput(f"no notebook {name!r}; there are: {', '.join(books) or 'none'}")
+
+
+def inspect(notebook: Path) -> dict[str, Parameter]:
+    """The parameters of a notebook; raises BadInput where the cell does not read as it should."""
+    cells = [
+        "".join(c["source"])
+        for c in json.loads(notebook.read_text())["cells"]
+        if "parameters" in c["metadata"].get("tags", [])
+    ]
+    if len(cells) != 1:
+        raise BadInput(f"{notebook.name}: {len(cells)} cells tagged parameters, there must be one")
+    comments = {
+        t.start[0]: t.string.lstrip("# ")
+        for t in tokenize.generate_tokens(io.StringIO(cells[0]).readline)
+        if t.type == tokenize.COMMENT
+    }
+    found = {}
+    for line in ast.parse(cells[0]).body:
+        kind = ast.unparse(line.annotation) if isinstance(line, ast.AnnAssign) else ""
+        if kind.removeprefix("list[").removesuffix("]") not in TYPES or line.value is None:
+            raise BadInput(
+                f"{notebook.name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
+                f"with a type of {', '.join(TYPES)} or list[...] of one"
+            )
+        comment = comments.get(line.lineno, "")
+        span = RANGE.search(comment)
+        low, high = (float(g.replace("_", "")) if g else None for g in span.groups()) if span else (None, None)
+        name = line.target.id
+        try:
+            default = ast.literal_eval(line.value)
+        except ValueError:
+            raise BadInput(f"{notebook.name}, parameters: {name} is not a literal") from None
+        found[name] = Parameter(name, kind, default, comment, low, high)
+        found[name].cast(default)
+    return found
+
+
+def settle(
+    notebook: Path, profile: str = "quick", overrides: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """All parameters of a run: defaults, then the profile's, then the overrides.
+
+    Raises BadInput for an unknown profile or name, a wrong type or an impossible value.
+    """
+    known, slug = inspect(notebook), NOTEBOOK.fullmatch(notebook.stem)[2]
+    chosen = {name: p.default for name, p in known.items()}
+    sources = [overrides or {}]
+    if profile != "quick":
+        import yaml
+
+        every = yaml.safe_load((notebook.parent / "profiles.yaml").read_text()) or {}
+        profiles = every.get(slug, {})
+        if profile not in profiles:
+            names = ", ".join(["quick", *profiles])
+            raise BadInput(f"{slug} has no profile {profile!r}; it has: {names}")
+        sources.insert(0, profiles[profile])
+    for source in sources:
+        for name, value in source.items():
+            match = next((n for n in known if n.lower() == name.lower()), None)
+            if match is None:
+                near = difflib.get_close_matches(name.lower(), known, 1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise BadInput(f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}")
+            chosen[match] = known[match].cast(value)
+    return chosen
+
+
+def run(
+    notebook: Path, root: Path, profile: str = "quick", overrides: dict[str, str] | None = None
+) -> Path:
+    """Execute a notebook into a new folder under data/runs; returns the folder.
+
+    It holds the executed notebook, record.json and the figures. Raises BadInput before a kernel
+    starts, RunFailed after a cell failed (the record says which), KeyboardInterrupt likewise.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    parameters = settle(notebook, profile, overrides)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    folder = root / "data/runs" / f"{stamp}-{notebook.stem}-{profile}"
+    path, executed = folder / "record.json", folder / notebook.name
+    record = records.begin(notebook.stem, profile, parameters, root)
+    records.write(path, record)
+    began, error = time.perf_counter(), None
+    before = os.environ.get(records.RUN_VARIABLE)
+    os.environ[records.RUN_VARIABLE] = str(folder)
+    try:
+        papermill.execute_notebook(
+            notebook, executed, parameters, kernel_name="python3", cwd=notebook.parent,
+            progress_bar={"desc": notebook.stem}, log_output=False,
+        )  # fmt: skip
+    except PapermillExecutionError as problem:
+        message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
+        error = {"cell": problem.exec_count, "message": message}
+    except KeyboardInterrupt:
+        error = {"cell": None, "message": "interrupted"}
+    finally:
+        if before is None:
+            del os.environ[records.RUN_VARIABLE]
+        else:
+            os.environ[records.RUN_VARIABLE] = before
+    record = records.read(path) or record  # the notebook may have added its part
+    record |= {"seconds": round(time.perf_counter() - began, 2), "error": error}
+    if executed.is_file() and error is None:
+        book = json.loads(executed.read_text())
+        drawn = plots.attach_pictures(book, folder, notebook.stem)
+        executed.write_text(json.dumps(book, indent=1, ensure_ascii=False))
+        record["figures"] = [p.name for p in drawn]
+    record["status"] = "ok" if error is None else "failed"
+    records.write(path, record)
+    if error is not None:
+        if error["message"] == "interrupted":
+            raise KeyboardInterrupt
+        raise RunFailed(f"{notebook.stem} failed in cell {error['cell']}: {error['message']}")
+    return folder
+
+
+def refresh(notebook: Path, root: Path) -> list[Path]:
+    """Execute a notebook in place with its defaults and draw its figures into figures/.
+
+    What is committed has counts 1..n, no metadata of papermill or widgets, no widget views, and a
+    PNG beside every figure. Raises RunFailed when a cell fails; the file is then left as it was.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    inspect(notebook)
+    book = nbformat.read(notebook, as_version=4)
+    try:
+        NotebookClient(
+            book, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}
+        ).execute()
+    except CellExecutionError as problem:
+        raise RunFailed(f"{notebook.stem}: {problem.ename}: {problem.evalue}") from None
+    book.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in book.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if cell.cell_type == "code":
+            views = "application/vnd.jupyter.widget-view+json"
+            cell.outputs = [o for o in cell.outputs if views not in o.get("data", {})]
+    return _save_with_pictures(notebook, json.loads(nbformat.writes(book)), root)
+
+
+def redraw(notebook: Path, root: Path) -> list[Path]:
+    """Draw the figures of an executed notebook anew, into figures/ and into its outputs."""
+    return _save_with_pictures(notebook, json.loads(notebook.read_text()), root)
+
+
+def _save_with_pictures(notebook: Path, book: dict, root: Path) -> list[Path]:
+    drawn = plots.attach_pictures(book, root / "figures", notebook.stem)
+    notebook.write_text(json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    return drawn
+
+
+def card(notebook: Path) -> dict[str, str]:
+    """Title and table of a notebook's first cell, keys in lower case."""
+    source = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
+    found = {"title": source.splitlines()[0].lstrip("# ")}
+    for line in source.splitlines():
+        parts = [p.strip() for p in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(parts) == 2 and parts[0].strip("-"):
+            found[parts[0].lower()] = parts[1]
+    return found
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, or the text itself; lists may hold bare words, as shells eat quotes."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text.startswith("[") and text.endswith("]"):
+        return [_literal(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    return text
