@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn import ClickModel, linear
-from ..nn.grouped import GroupedLinear
+from ..nn.grouped import GroupedLayerNorm, GroupedLinear
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -188,18 +188,6 @@ class InputDropout(nn.Module):
         return F.dropout(x[:, None].expand(-1, self.views, -1), self.rate, self.training)
 
 
-class ViewNorm(nn.Module):
-    """LayerNorm with weights of its own for each view, views first."""
-
-    def __init__(self, views: int, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(views, 1, width))
-        self.bias = nn.Parameter(torch.zeros(views, 1, width))
-
-    def forward(self, z: Float[Tensor, "views B width"]) -> Float[Tensor, "views B width"]:
-        return F.layer_norm(z, z.shape[-1:]) * self.weight + self.bias
-
-
 class SSRLayer(nn.Module):
     """Filter, fuse, aggregate: (B, d_in) to (B, views * width), or to (B, width) if ``last``.
 
@@ -249,7 +237,7 @@ class SSRLayer(nn.Module):
         self.fusion = nn.ModuleList(
             GroupedLinear(views, d, width) for d in (seen, *[width] * (n_hidden - 1))
         )
-        self.norm = ViewNorm(views, width)
+        self.norm = GroupedLayerNorm(views, width)
         self.residual, self.last = residual, last
         self.d_out = width if last else views * width
 

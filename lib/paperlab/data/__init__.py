@@ -12,6 +12,14 @@ __all__ = [
     "Schema",
     "Split",
     "from_arrays",
+    "load",
     "open_store",
     "save",
 ]
+
+
+def load(name: str, **options) -> Log:
+    """A real data set by its name in the catalogue: see `paperlab.data.loaders.load`."""
+    from .loaders import load  # polars and pooch load only where they are used
+
+    return load(name, **options)

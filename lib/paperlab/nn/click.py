@@ -33,7 +33,7 @@ class ClickModel(L.LightningModule):
     def __init__(self, schema: Schema, dim: int = 16, lr: float = 1e-3, embedding_l2: float = 0.0):
         super().__init__()
         self.schema, self.lr, self.embedding_l2 = schema, lr, embedding_l2
-        self.embed = FeatureEmbedding(schema, dim, sparse=False if embedding_l2 else None)
+        self.embed = FeatureEmbedding(schema, dim, sparse=not embedding_l2)
         self.n_fields = self.embed.n_fields
         self.d_in = self.n_fields * dim
 
