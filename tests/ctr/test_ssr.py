@@ -1,6 +1,7 @@
 """SSR: the sheet's worked numbers, the facts derived there, and slow versions of every layer."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,13 +54,13 @@ def test_it_is_a_soft_threshold(z, alpha):
 @given(values, rates, st.randoms(use_true_random=False))
 def test_scale_order_and_support(z, alpha, random):
     z, alpha = torch.tensor(z, dtype=torch.float64), torch.tensor(alpha, dtype=torch.float64)
-    x, theta = ics(z, alpha)
+    x, _ = ics(z, alpha)
     tripled, _ = ics(3 * z, alpha)
     torch.testing.assert_close(tripled, 3 * x, rtol=1e-12, atol=1e-12)
     order = torch.tensor(random.sample(range(len(z)), len(z)))
     torch.testing.assert_close(ics(z[order], alpha)[0], x[order], rtol=1e-12, atol=1e-12)
     steps = [ics(z, alpha[:t])[0] for t in range(len(alpha) + 1)]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert after.sum() <= before.sum()
         assert not ((after > 0) & (before == 0)).any()
     survivors, others = z[x > 0], z[x == 0]
@@ -109,7 +110,7 @@ def test_five_steps_are_almost_one_step_at_a_bigger_rate(alpha, ratio, spread):
 
 def test_gradients_flow_through_the_mean():
     z, alpha = seeded(4, 2, 6, dtype=torch.float64), torch.full((2, 3), 0.3, dtype=torch.float64)
-    x, theta = ics(z, alpha)
+    _, theta = ics(z, alpha)
     assert (z.relu() - theta[..., None]).abs().min() > 1e-3  # away from the kinks
     assert torch.autograd.gradcheck(ics, (z.requires_grad_(), alpha.requires_grad_()))
     # d theta / d z_j of the first step is alpha / N for a live coordinate: no stop-gradient
@@ -390,3 +391,9 @@ def test_bad_options_say_what_is_right(options, says):
     with pytest.raises(ValueError, match=says) as error:
         SSR(SCHEMA, **{"dim": 4, "views": 2, "width": 4, **options})
     assert "\n" not in str(error.value)
+
+
+def test_an_unknown_option_is_an_error_for_every_kind():
+    for kind in ("static", "dynamic"):
+        with pytest.raises(TypeError, match="stepps"):
+            SSRLayer(kind, 8, 2, 4, stepps=3)

@@ -151,26 +151,17 @@ class StaticRandomFilter(nn.Module):
 
 
 class ProjectedFilter(nn.Module):
-    """SSR-D: h_i = ICS_i(x W_i), W_i (d_in, star) Glorot normal without bias; and its controls.
+    """SSR-D: h_i = ICS_i(x W_i), W_i (d_in, star) Glorot normal without bias.
 
-    kind: ``dynamic`` is the paper's; ``none`` leaves x W_i as it is; ``topk`` is `TopK`; ``soft``
-        takes a learned sigmoid gate for ICS, sigmoid(x W_i) * (x W'_i).
-    gate: the released code's branch, h_i = ICS_i(x W_i) * (x W'_i).
+    select: ICS, or a control in its place. gate: a second projection W'_i multiplies what is
+        selected, h_i = ICS_i(x W_i) * (x W'_i), as in the released code.
     """
 
-    def __init__(
-        self, kind: str, d_in: int, views: int, star: int, gate: bool, keep: float, **competition
-    ):
+    def __init__(self, d_in: int, views: int, star: int, select: nn.Module, gate: bool):
         super().__init__()
-        self.shape = (views, star)
+        self.shape, self.select = (views, star), select
         self.project = _projection(d_in, views, star)
-        self.value = _projection(d_in, views, star) if gate or kind == "soft" else None
-        if kind == "dynamic":
-            self.select = ICS(star, views, **competition)
-        elif kind == "topk":
-            self.select = TopK(star, keep)
-        else:
-            self.select = nn.Sigmoid() if kind == "soft" else nn.Identity()
+        self.value = _projection(d_in, views, star) if gate else None
 
     def forward(self, x: Float[Tensor, "B d_in"]) -> Float[Tensor, "B views star"]:
         h = self.select(self.project(x).unflatten(1, self.shape))
@@ -209,7 +200,10 @@ class SSRLayer(nn.Module):
         n_hidden: int = 1,
         keep: float = 0.25,
         seed: int = 0,
-        **competition,
+        steps: int = 5,
+        alpha0: float = 0.1,
+        constrain: bool = True,
+        learn_alpha: bool = True,
     ):
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
@@ -231,7 +225,13 @@ class SSRLayer(nn.Module):
             seen, self.filter = d_in, InputDropout(views, keep)
         else:
             seen = star or width
-            self.filter = ProjectedFilter(kind, d_in, views, seen, gate, keep, **competition)
+            select = {
+                "dynamic": lambda: ICS(seen, views, steps, alpha0, constrain, learn_alpha),
+                "none": nn.Identity,
+                "topk": lambda: TopK(seen, keep),
+                "soft": nn.Sigmoid,
+            }[kind]()
+            self.filter = ProjectedFilter(d_in, views, seen, select, gate or kind == "soft")
         if residual and seen != width:
             raise ValueError(f"residual needs a filter as wide as a view: {seen} is not {width}")
         self.fusion = nn.ModuleList(
@@ -252,7 +252,9 @@ class SSRLayer(nn.Module):
 class SSR(ClickModel):
     """SSR-S (``kind="static"``) or SSR-D (``"dynamic"``): layers of sparse views, mean, Linear.
 
-    kind: also ``none``, ``topk``, ``soft`` (see `ProjectedFilter`) and ``dropout`` (`InputDropout`).
+    kind: or a control. In the place of ICS, ``none`` leaves x W_i as it is, ``topk`` is `TopK`,
+        ``soft`` is a learned gate, sigmoid(x W_i) * (x W'_i); in the place of the random choice,
+        ``dropout`` is `InputDropout`.
     views: b. width: d_v. star: d_v*, for projected kinds only; None takes ``width``.
     layers: L. steps: T, alpha0, constrain, learn_alpha: see `ICS`.
     gate, residual, n_hidden: the released code's second projection (dynamic only), z_i + h_i before

@@ -1,0 +1,99 @@
+"""Find a file of a data set, or download it: checked before use, whole or not at all (ours)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from .catalogue import Entry, File, data_root
+
+
+def local_form(entry: Entry) -> dict[str, Path] | None:
+    """The paths of a set's local form, checked against their hashes, or None when not all are there."""
+    found = {f.name: p for f in entry.local if (p := _find(entry, f)) is not None}
+    if len(found) < len(entry.local) or not found:
+        return None
+    for file in entry.local:
+        _check(found[file.name], file)
+    return found
+
+
+def official(entry: Entry, name: str) -> Path:
+    """The path of an official file: a copy at hand, or a download to data/NAME/.
+
+    Raises FileNotFoundError that says where to get it and where to put it, ValueError for a file of
+    the wrong size or hash; neither leaves half a file.
+    """
+    file = next(f for f in entry.files if f.name == name)
+    path = _find(entry, file)
+    if path is None:
+        path = _download(entry, file)
+    _check(path, file)
+    return path
+
+
+def missing(entry: Entry) -> FileNotFoundError:
+    """The one line for a set of which nothing is at hand."""
+    names = " or ".join(", ".join(f.name for f in form) for form in (entry.files, entry.local) if form)
+    return FileNotFoundError(
+        f"{entry.name}: {names} not found; get it from {entry.home} and put it in data/{entry.name}/, "
+        "or name its folder in PAPERLAB_DATA"
+    )
+
+
+def _find(entry: Entry, file: File) -> Path | None:
+    folders = [data_root()]
+    folders += [Path(p) for p in os.environ.get("PAPERLAB_DATA", "").split(os.pathsep) if p]
+    aliases = {"census-income": "census-income-kdd"}
+    for folder in folders:
+        for name in (entry.name, aliases.get(entry.name, entry.name)):
+            if (folder / name / file.name).is_file():
+                return folder / name / file.name
+    return None
+
+
+def _download(entry: Entry, file: File) -> Path:
+    if file.url is None:
+        raise missing(entry)
+    import pooch
+
+    folder = data_root() / entry.name
+    target, draft = folder / file.name, folder / f".{file.name}.download"
+    print(f"{entry.title}: {entry.terms}. Cite: {entry.citation}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        pooch.HTTPDownloader(progressbar=False, timeout=60)(file.url, str(draft), None)
+        _check(draft, file)
+        if file.sha256 == "unverified":
+            digest = sha256(draft)
+            target.with_name(file.name + ".sha256").write_text(digest)
+            print(f"{file.name}: pinned sha256 {digest}", file=sys.stderr)
+        draft.replace(target)
+    except (OSError, ValueError) as error:
+        draft.unlink(missing_ok=True)
+        if isinstance(error, ValueError) or getattr(error, "errno", None) == 28:
+            raise
+        raise FileNotFoundError(f"{missing(entry)} (the download failed: {type(error).__name__})") from None
+    return target
+
+
+def _check(path: Path, file: File) -> None:
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        raise ValueError(f"{file.name} has {size:,} bytes instead of {file.size:,}: delete and fetch it again")
+    wanted = file.sha256
+    if wanted == "unverified":
+        pin = path.with_name(path.name + ".sha256")
+        if not pin.is_file():
+            return
+        wanted = pin.read_text().strip()
+    if sha256(path) != wanted:
+        raise ValueError(f"{file.name} has another SHA-256 than {wanted[:12]}…: delete and fetch it again")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

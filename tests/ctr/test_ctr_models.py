@@ -1,0 +1,180 @@
+"""The contract that every click model keeps, on fields of all three kinds."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from paperlab import ctr
+from paperlab.data import Batch, Field, Schema
+from paperlab.nn import ClickModel
+
+SCHEMA = Schema(
+    (
+        Field("user", size=6),
+        Field("item", size=5),
+        Field("price", kind="numeric"),
+        Field("seen", kind="sequence", length=3, shares="item"),
+    )
+)
+SSR_SIZE = {"dim": 4, "views": 3, "width": 6}
+MODELS = {
+    "LR": lambda: ctr.LR(SCHEMA),
+    "FM": lambda: ctr.FM(SCHEMA, 4),
+    "DNN": lambda: ctr.DNN(SCHEMA, 4, widths=(8, 8)),
+    "DeepFM": lambda: ctr.DeepFM(SCHEMA, 4, widths=(8, 8)),
+    "DCNv2": lambda: ctr.DCNv2(SCHEMA, 4, widths=(8, 8)),
+    "DCNv2 stacked": lambda: ctr.DCNv2(SCHEMA, 4, structure="stacked", widths=(8, 8)),
+    "DCNv2 crosses": lambda: ctr.DCNv2(SCHEMA, 4, structure="crossnet_only"),
+    "DCNv2 low rank": lambda: ctr.DCNv2(SCHEMA, 4, rank=3, experts=2, widths=(8,)),
+    "AutoInt": lambda: ctr.AutoInt(SCHEMA, 4, attention_dim=8),
+    "AutoInt+": lambda: ctr.AutoInt(SCHEMA, 4, attention_dim=8, widths=(8,)),
+    "Wukong": lambda: ctr.Wukong(SCHEMA, 4, n_lcb=3, n_fmb=3, rank=2, fmb_widths=(8,), widths=(8,)),
+    "RankMixer": lambda: ctr.RankMixer(SCHEMA, 4, tokens=3, width=12, expansion=2),
+    "SSR-S": lambda: ctr.SSR(SCHEMA, "static", **SSR_SIZE),
+    "SSR-D": lambda: ctr.SSR(SCHEMA, "dynamic", **SSR_SIZE),
+    "SSR-D released": lambda: ctr.SSR(SCHEMA, gate=True, residual=True, **SSR_SIZE),
+    "SSR-S released": lambda: ctr.SSR(SCHEMA, "static", residual=True, n_hidden=2, **SSR_SIZE),
+    "SSR ReLU": lambda: ctr.SSR(SCHEMA, alpha0=0.0, **SSR_SIZE),
+    "SSR none": lambda: ctr.SSR(SCHEMA, "none", **SSR_SIZE),
+    "SSR top-k": lambda: ctr.SSR(SCHEMA, "topk", keep=0.5, **SSR_SIZE),
+    "SSR soft": lambda: ctr.SSR(SCHEMA, "soft", **SSR_SIZE),
+    "SSR dropout": lambda: ctr.SSR(SCHEMA, "dropout", keep=0.8, **SSR_SIZE),
+}
+
+
+def draw(rows: int = 32, seed: int = 0) -> Batch:
+    """Clicks that item, price and history decide, so that even LR has something to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    users = torch.randint(6, (rows, 1), generator=generator)
+    items = torch.randint(1, 5, (rows, 4), generator=generator)
+    items[: rows // 4, 1] = 0  # histories that begin with padding
+    items[0, 1:] = 0  # and an empty one
+    price = torch.randn(rows, 1, generator=generator)
+    score = 2 * (items[:, 0] > 2) - 1 + price[:, 0] + (items[:, 1:] == 2).sum(1) - 0.5
+    return Batch(torch.cat([users, items], 1).int(), price, (score > 0).float()[:, None])
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    torch.manual_seed(0)
+    made = MODELS[request.param]()
+    for p in made.embed.parameters():  # large enough that every layer has something to see
+        torch.nn.init.normal_(p, 0, 0.3)
+    return made
+
+
+def test_loss_and_every_gradient_are_finite_and_used(model):
+    batch = draw()
+    assert isinstance(model, ClickModel)
+    assert model(batch).shape == (32,)
+    loss = model.loss(batch)
+    loss.backward()
+    assert loss.isfinite()
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None, f"{name} has no part in the loss"
+            grad = p.grad.to_dense()
+            assert grad.isfinite().all() and grad.any(), name
+
+
+def test_a_tiny_log_is_learned(model):
+    batch = draw(64)
+    rate = batch.labels.mean()
+    constant = torch.nn.functional.binary_cross_entropy(rate.expand(64, 1), batch.labels)
+    model.lr = 0.03
+    optimiser = model.configure_optimizers()
+    for _ in range(80):
+        optimiser.zero_grad()
+        model.loss(batch).backward()
+        optimiser.step()
+    model.eval()
+    assert model.loss(batch) < 0.7 * constant
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it(model):
+    batch = draw()
+    model.eval()
+    alone = torch.cat([model(Batch(*(t[k : k + 1] for t in batch))) for k in range(4)])
+    torch.testing.assert_close(alone, model(batch)[:4], rtol=1e-4, atol=1e-5)
+
+
+def test_weights_survive_a_state_dict(model, request):
+    torch.manual_seed(1)
+    other = MODELS[request.node.callspec.params["model"]]()
+    model.eval(), other.eval()
+    assert not torch.equal(other(draw()), model(draw()))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(draw()), model(draw()))
+
+
+def test_bf16_autocast_gives_the_same_loss_in_float32(model):
+    batch = draw()
+    model.eval()  # no dropout
+    exact = model.loss(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.loss(batch)
+    rounded.backward()
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0.01)
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["FM", "DCNv2", "SSR-D"])
+def test_embedding_penalty_counts_the_whole_table(name):
+    model, batch = MODELS[name](), draw()
+    plain = model.loss(batch)
+    model.embedding_l2 = 0.1
+    table = model.embed.table.weight
+    torch.testing.assert_close(model.loss(batch), plain + 0.05 * table.square().sum())
+
+
+def test_base_options_reach_the_base():
+    for build in (ctr.LR, ctr.FM, ctr.DNN, ctr.DeepFM, ctr.DCNv2, ctr.AutoInt, ctr.Wukong):
+        model = build(SCHEMA, lr=0.5, embedding_l2=0.1)
+        assert (model.lr, model.embedding_l2) == (0.5, 0.1)
+    for build in (ctr.RankMixer, ctr.SSR):
+        model = build(SCHEMA, dim=8, lr=0.5, embedding_l2=0.1)
+        assert (model.lr, model.embedding_l2, model.d_in) == (0.5, 0.1, 32)
+
+
+CHECKED = """
+import runpy, sys, typing
+import beartype, lightning, torch            # their own TYPE_CHECKING blocks must stay closed
+from jaxtyping import TypeCheckError, install_import_hook
+
+typing.TYPE_CHECKING = True                  # our annotations' names now exist at run time
+with install_import_hook(["paperlab.ctr", "paperlab.nn"], "beartype.beartype"):
+    from paperlab import ctr, nn
+    from paperlab.nn import budget, grouped
+typing.TYPE_CHECKING = False
+from paperlab.ctr.fm import pairwise
+try:
+    pairwise(torch.zeros(2, 3))              # the checks are on: a wrong shape is refused
+except TypeCheckError:
+    pass
+else:
+    raise SystemExit("shapes were not checked")
+
+tests = runpy.run_path(sys.argv[1])
+for name, build in tests["MODELS"].items():
+    model, batch = build(), tests["draw"]()
+    model.training_step(batch, 0).backward()
+    model.configure_optimizers().step()
+    if name == "SSR-D":
+        x = model.embed(batch).flatten(1)
+        layer = model.layers[0].filter
+        layer.select.inspect(layer.project(x).unflatten(1, layer.shape))
+        assert len(model.filtered(batch)) == 2
+print("checked", len(tests["MODELS"]))
+"""
+
+
+def test_shapes_in_signatures_are_true():
+    """Every forward pass, with jaxtyping and beartype checking each annotated call."""
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHECKED), __file__], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.split() == ["checked", str(len(MODELS))]
