@@ -145,9 +145,8 @@ class StaticRandomFilter(nn.Module):
         self.register_buffer("index", torch.stack(drawn))
 
     def forward(self, x: Float[Tensor, "B d_in"]) -> Float[Tensor, "B views width"]:
-        # Rows of x^T are gathered and their gradients added as whole rows; columns of x are not.
-        rows = x.t().contiguous().index_select(0, self.index.flatten())
-        return rows.unflatten(0, self.index.shape).permute(2, 0, 1)
+        # Faster than x[:, index], forward and backward.
+        return x.index_select(1, self.index.flatten()).unflatten(1, self.index.shape)
 
 
 class ProjectedFilter(nn.Module):
