@@ -65,7 +65,9 @@ def list_notebooks() -> None:
 @app.command()
 def run(
     name: Name,
-    profile: Annotated[str, typer.Option(help="quick, or one of notebooks/profiles.yaml")] = "quick",
+    profile: Annotated[
+        str, typer.Option(help="quick, or one of notebooks/profiles.yaml")
+    ] = "quick",
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, repeatable")] = None,
     keep: Annotated[bool, typer.Option(help="copy the record to data/reference")] = False,
 ) -> None:
@@ -130,7 +132,9 @@ def data(name: Annotated[str | None, typer.Argument(help="prepare this set")] = 
 
 
 @app.command()
-def figures(name: Annotated[str | None, typer.Argument(help="default: every notebook")] = None) -> None:
+def figures(
+    name: Annotated[str | None, typer.Argument(help="default: every notebook")] = None,
+) -> None:
     """Draw the committed notebooks' figures anew, into figures/."""
     root = records.project_root()
     every = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
@@ -151,7 +155,9 @@ def refresh(name: Name) -> None:
 def bench(
     pairs: Annotated[int, typer.Option(help="alternating runs of each side")] = 5,
     rows: Annotated[int, typer.Option(help="rows of the Criteo-shaped log")] = 400_000,
-    profile: Annotated[str | None, typer.Option(help="dcnv2 or deepfm: where its time goes")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="dcnv2 or deepfm: where its time goes")
+    ] = None,
 ) -> None:
     """Training speed against FuxiCTR, and start-up times."""
     from .bench import main as measure

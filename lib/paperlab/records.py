@@ -129,8 +129,13 @@ def read_all(root: Path | None = None) -> pl.DataFrame:
             continue
         record = read(path)
         if record is not None:
-            flat = {k: record.get(k) for k in ("notebook", "profile", "status", "started", "seconds")}
-            flat |= {"peak_memory_mb": record.get("peak_memory_mb"), "machine": record.get("machine")}
+            flat = {
+                k: record.get(k) for k in ("notebook", "profile", "status", "started", "seconds")
+            }
+            flat |= {
+                "peak_memory_mb": record.get("peak_memory_mb"),
+                "machine": record.get("machine"),
+            }
             flat |= {"commit": (record.get("code") or {}).get("commit"), "run": path.parent.name}
             flat |= {k: json.dumps(record.get(k)) for k in ("parameters", "verdicts", "metrics")}
             rows.append(flat | {"error": (record.get("error") or {}).get("message")})
@@ -184,7 +189,10 @@ def code_version(root: Path) -> dict:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": not commit or bool(git("status", "--porcelain", "lib", "notebooks"))}
+    return {
+        "commit": commit,
+        "dirty": not commit or bool(git("status", "--porcelain", "lib", "notebooks")),
+    }
 
 
 def machine() -> str:

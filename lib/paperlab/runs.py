@@ -123,7 +123,11 @@ def inspect(notebook: Path) -> dict[str, Parameter]:
             )
         comment = comments.get(line.lineno, "")
         span = RANGE.search(comment)
-        low, high = (float(g.replace("_", "")) if g else None for g in span.groups()) if span else (None, None)
+        low, high = (
+            (float(g.replace("_", "")) if g else None for g in span.groups())
+            if span
+            else (None, None)
+        )
         name = line.target.id
         try:
             default = ast.literal_eval(line.value)
@@ -159,7 +163,9 @@ def settle(
             if match is None:
                 near = difflib.get_close_matches(name.lower(), known, 1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
-                raise BadInput(f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}")
+                raise BadInput(
+                    f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}"
+                )
             chosen[match] = known[match].cast(value)
     return chosen
 

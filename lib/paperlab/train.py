@@ -147,9 +147,7 @@ def compare(
         best = max(rates, key=lambda r: tried[r][0].valid["auc"])
         for seed in seeds:
             run, model = (
-                tried[best]
-                if seed == seeds[0]
-                else _run(build, log, width, best, seed, options)
+                tried[best] if seed == seeds[0] else _run(build, log, width, best, seed, options)
             )
             yield (
                 {

@@ -261,7 +261,7 @@ class SSR(ClickModel):
         SSR-S with residual and n_hidden = 2.
     keep: share of coordinates that ``topk`` and ``dropout`` keep, in (0, 1].
     seed: draws static filters; view i of layer l has 1000 l + i as in the released code, plus
-        1,000,000 seeds.
+        1,000,000 seeds. None takes the seed that torch was given last, so that runs differ in it.
     Raises ValueError for unknown kinds, numbers out of range and options that do not go together.
     """
 
@@ -283,7 +283,7 @@ class SSR(ClickModel):
         residual: bool = False,
         n_hidden: int = 1,
         keep: float = 0.25,
-        seed: int = 0,
+        seed: int | None = None,
         lr: float = 1e-3,
         embedding_l2: float = 0.0,
     ):
@@ -292,6 +292,8 @@ class SSR(ClickModel):
         super().__init__(schema, dim, lr, embedding_l2)
         options = dict(star=star, gate=gate, residual=residual, n_hidden=n_hidden, keep=keep)
         options |= dict(steps=steps, alpha0=alpha0, constrain=constrain, learn_alpha=learn_alpha)
+        if seed is None:
+            seed = torch.initial_seed() % 1_000_000
         self.layers, d_in = nn.Sequential(), self.d_in
         for layer in range(layers):
             first_seed, last = 1_000_000 * seed + 1000 * layer, layer == layers - 1

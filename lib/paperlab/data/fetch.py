@@ -36,7 +36,9 @@ def official(entry: Entry, name: str) -> Path:
 
 def missing(entry: Entry) -> FileNotFoundError:
     """The one line for a set of which nothing is at hand."""
-    names = " or ".join(", ".join(f.name for f in form) for form in (entry.files, entry.local) if form)
+    names = " or ".join(
+        ", ".join(f.name for f in form) for form in (entry.files, entry.local) if form
+    )
     return FileNotFoundError(
         f"{entry.name}: {names} not found; get it from {entry.home} and put it in data/{entry.name}/, "
         "or name its folder in PAPERLAB_DATA"
@@ -75,14 +77,18 @@ def _download(entry: Entry, file: File) -> Path:
         draft.unlink(missing_ok=True)
         if isinstance(error, ValueError) or getattr(error, "errno", None) == 28:
             raise
-        raise FileNotFoundError(f"{missing(entry)} (the download failed: {type(error).__name__})") from None
+        raise FileNotFoundError(
+            f"{missing(entry)} (the download failed: {type(error).__name__})"
+        ) from None
     return target
 
 
 def _check(path: Path, file: File) -> None:
     size = path.stat().st_size
     if file.size is not None and size != file.size:
-        raise ValueError(f"{file.name} has {size:,} bytes instead of {file.size:,}: delete and fetch it again")
+        raise ValueError(
+            f"{file.name} has {size:,} bytes instead of {file.size:,}: delete and fetch it again"
+        )
     wanted = file.sha256
     if wanted == "unverified":
         pin = path.with_name(path.name + ".sha256")
@@ -90,7 +96,9 @@ def _check(path: Path, file: File) -> None:
             return
         wanted = pin.read_text().strip()
     if sha256(path) != wanted:
-        raise ValueError(f"{file.name} has another SHA-256 than {wanted[:12]}…: delete and fetch it again")
+        raise ValueError(
+            f"{file.name} has another SHA-256 than {wanted[:12]}…: delete and fetch it again"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -82,11 +82,32 @@ def _criteo_small(entry, seed, min_count: int = 2):
 
 def _avazu(entry, seed, min_count: int = 2):
     path = fetch.official(entry, "train.gz")
-    names = (
-        "id click hour C1 banner_pos site_id site_domain site_category app_id app_domain "
-        "app_category device_id device_ip device_model device_type device_conn_type "
-        "C14 C15 C16 C17 C18 C19 C20 C21"
-    ).split()
+    names = [
+        "id",
+        "click",
+        "hour",
+        "C1",
+        "banner_pos",
+        "site_id",
+        "site_domain",
+        "site_category",
+        "app_id",
+        "app_domain",
+        "app_category",
+        "device_id",
+        "device_ip",
+        "device_model",
+        "device_type",
+        "device_conn_type",
+        "C14",
+        "C15",
+        "C16",
+        "C17",
+        "C18",
+        "C19",
+        "C20",
+        "C21",
+    ]
     keep = tuple(n for n in names if n not in ("id", "click", "hour"))
     recipe = Recipe("click", ("hour", "weekday", "weekend", *keep), min_count=min_count)
     return AvazuSource(path, tuple(names), separator=",", header=True), recipe
@@ -126,21 +147,59 @@ def _census(entry, seed, min_count: int = 1):
     return FrameSource(frame), Recipe("income_50k", features, amounts, min_count)
 
 
-_CENSUS = (
-    "age class_worker det_ind_code det_occ_code education wage_per_hour hs_college marital_stat "
-    "major_ind_code major_occ_code race hisp_origin sex union_member unemp_reason full_or_part_emp "
-    "capital_gains capital_losses stock_dividends tax_filer_stat region_prev_res state_prev_res "
-    "det_hh_fam_stat det_hh_summ instance_weight mig_chg_msa mig_chg_reg mig_move_reg mig_same "
-    "mig_prev_sunbelt num_emp fam_under_18 country_father country_mother country_self citizenship "
-    "own_or_self vet_question vet_benefits weeks_worked year income_50k"
-).split()
+_CENSUS = [
+    "age",
+    "class_worker",
+    "det_ind_code",
+    "det_occ_code",
+    "education",
+    "wage_per_hour",
+    "hs_college",
+    "marital_stat",
+    "major_ind_code",
+    "major_occ_code",
+    "race",
+    "hisp_origin",
+    "sex",
+    "union_member",
+    "unemp_reason",
+    "full_or_part_emp",
+    "capital_gains",
+    "capital_losses",
+    "stock_dividends",
+    "tax_filer_stat",
+    "region_prev_res",
+    "state_prev_res",
+    "det_hh_fam_stat",
+    "det_hh_summ",
+    "instance_weight",
+    "mig_chg_msa",
+    "mig_chg_reg",
+    "mig_move_reg",
+    "mig_same",
+    "mig_prev_sunbelt",
+    "num_emp",
+    "fam_under_18",
+    "country_father",
+    "country_mother",
+    "country_self",
+    "citizenship",
+    "own_or_self",
+    "vet_question",
+    "vet_benefits",
+    "weeks_worked",
+    "year",
+    "income_50k",
+]
 
 
 def _movielens(entry, seed, min_count: int = 1):
     """Clicks are ratings of 4 and 5; the hour and the weekday are UTC."""
     found = fetch.local_form(entry) if entry.local else None
     if found:
-        ratings, users, items = (pl.read_parquet(found[f"{n}.parquet"]) for n in ("ratings", "users", "items"))
+        ratings, users, items = (
+            pl.read_parquet(found[f"{n}.parquet"]) for n in ("ratings", "users", "items")
+        )
         items = items.rename({"class": "genres"} if "class" in items.columns else {})
         users = users.rename({"zip_code": "zip"} if "zip_code" in users.columns else {})
     elif entry.files:
@@ -170,18 +229,27 @@ def _movielens_archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataF
     marks = ("\t", "|", "|") if small else ("::",) * 3
     columns = (
         ("user_id", "item_id", "rating", "timestamp"),
-        ("user_id", "age", "gender", "occupation", "zip") if small else ("user_id", "gender", "age", "occupation", "zip"),
+        ("user_id", "age", "gender", "occupation", "zip")
+        if small
+        else ("user_id", "gender", "age", "occupation", "zip"),
         ("item_id", "title", "genres"),
     )
     frames = []
     with zipfile.ZipFile(path) as archive:
         for name, mark, heads in zip(files, marks, columns, strict=True):
             text = archive.read(f"{path.stem}/{name}").decode("latin-1").replace(mark, "\x1f")
-            frame = pl.read_csv(io.StringIO(text), separator="\x1f", has_header=False, quote_char=None)
+            frame = pl.read_csv(
+                io.StringIO(text), separator="\x1f", has_header=False, quote_char=None
+            )
             if name == "u.item":  # 19 flags from column 6 on; the first raised one is the genre
                 flags = frame.columns[5:]
-                genre = pl.coalesce(pl.when(pl.col(c).cast(pl.Int8) == 1).then(pl.lit(f"g{k}")) for k, c in enumerate(flags))
-                frame = frame.select(pl.col(frame.columns[0]), pl.col(frame.columns[1]), genre.alias("genres"))
+                genre = pl.coalesce(
+                    pl.when(pl.col(c).cast(pl.Int8) == 1).then(pl.lit(f"g{k}"))
+                    for k, c in enumerate(flags)
+                )
+                frame = frame.select(
+                    pl.col(frame.columns[0]), pl.col(frame.columns[1]), genre.alias("genres")
+                )
             frames.append(frame.rename(dict(zip(frame.columns, heads, strict=True))))
     return tuple(frames)
 
@@ -204,10 +272,17 @@ def _frappe(entry, seed, split: str = "sampled"):
     draw = np.random.default_rng([seed, 7])
     users = np.repeat(log["user"].to_numpy(), 2)
     drawn = draw.choice(items, len(users))
-    again = np.flatnonzero([pair in used for pair in zip(users.tolist(), drawn.tolist(), strict=True)])
+    again = np.flatnonzero(
+        [pair in used for pair in zip(users.tolist(), drawn.tolist(), strict=True)]
+    )
     while len(again):
         drawn[again] = draw.choice(items, len(again))
-        again = again[[pair in used for pair in zip(users[again].tolist(), drawn[again].tolist(), strict=True)]]
+        again = again[
+            [
+                pair in used
+                for pair in zip(users[again].tolist(), drawn[again].tolist(), strict=True)
+            ]
+        ]
     features = [c for c in log.columns if c != "cnt"]
     negatives = log.select(features)[np.repeat(np.arange(log.height), 2)]
     negatives = negatives.with_columns(pl.Series("item", drawn), label=pl.lit(0))

@@ -154,7 +154,9 @@ def prepare(
     (work / "notes.json").write_text(json.dumps(notes, indent=1))
     (work / "schema.json").write_text(schema.to_json())
     if rejected:
-        warnings.warn(f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=2)
+        warnings.warn(
+            f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=2
+        )
     work.replace(folder)
     raw = [f"{part}.{kind}" for part in SPLITS for kind in ("ids", "values")]
     for leftover in ("state.json", *raw, *(f"{c}.counts" for c in recipe.columns)):
@@ -168,8 +170,7 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
     if state["position"] or state["pass"] == 2:
         counts = {c: pl.read_parquet(work / f"{c}.counts") for c in recipe.columns}
     if state["pass"] == 1:
-        pending = 0
-        for chunk in _progress(source, state, "counting"):
+        for k, chunk in enumerate(_progress(source, state, "counting"), 1):
             frame, lines, _ = _clean(chunk, recipe)
             frame = frame.filter(pl.Series(_part(lines, seed) == 0))
             for c in recipe.columns:
@@ -180,8 +181,7 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
                     new = pl.concat([old, new]).group_by("value").agg(pl.col("n").sum())
                 counts[c] = new
             state |= {"position": chunk.position, "line": chunk.next_line}
-            pending += 1
-            if pending % 8 == 0:
+            if k % 8 == 0:
                 _save_counts(work, counts)
                 _write_state(work, state)
         _save_counts(work, counts)
@@ -252,9 +252,13 @@ def _clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, np.ndarray, list
         pl.when(bad_label).then(pl.lit("label is not 0 or 1")).otherwise(pl.lit("")).alias("r")
     )["r"]
     for c, number in numbers.items():
-        wrong = ((number.is_null() & (frame[c] != "")) | (number != number.floor())).fill_null(False)
+        wrong = ((number.is_null() & (frame[c] != "")) | (number != number.floor())).fill_null(
+            False
+        )
         reasons = pl.select(
-            pl.when((reasons == "") & wrong).then(pl.lit(f"{c} is not a whole number")).otherwise(reasons)
+            pl.when((reasons == "") & wrong)
+            .then(pl.lit(f"{c} is not a whole number"))
+            .otherwise(reasons)
         ).to_series()
     keep = reasons == ""
     rejected = list(chunk.rejected)
@@ -271,7 +275,13 @@ def _clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, np.ndarray, list
         .then(pl.lit("missing"))
         .when(n <= 2)
         .then(n.cast(pl.Int64, strict=False).cast(pl.String))
-        .otherwise("b" + (n.clip(lower_bound=1).log() ** 2).floor().cast(pl.Int64, strict=False).cast(pl.String))
+        .otherwise(
+            "b"
+            + (n.clip(lower_bound=1).log() ** 2)
+            .floor()
+            .cast(pl.Int64, strict=False)
+            .cast(pl.String)
+        )
         .alias(c)
         for c, n in numbers.items()
     ]
@@ -283,7 +293,9 @@ def _part(lines: np.ndarray, seed: int) -> np.ndarray:
     """0, 1, 2 for train, valid, test at 8:1:1: splitmix64 of the line number, so that it depends
     neither on chunks nor on other lines."""
     with np.errstate(over="ignore"):
-        z = (lines.astype(np.uint64) + np.uint64(seed * 0x632BE5AB + 1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (lines.astype(np.uint64) + np.uint64(seed * 0x632BE5AB + 1)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         digit = (z ^ (z >> np.uint64(31))) % np.uint64(10)

@@ -14,6 +14,7 @@ from ..data.store import Batch
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+
 class FeatureEmbedding(nn.Module):
     """Rows of a batch to field vectors.
 
@@ -25,10 +26,11 @@ class FeatureEmbedding(nn.Module):
     sparse: whether the table's gradient holds only the rows that were read, which
         `paperlab.nn.RowAdam` takes (faster also for small tables); a penalty on the whole table
         needs False.
-    std: standard deviation of the initial weights (1e-4 as in BARS).
+    std: standard deviation of the initial weights (ours: at BARS's 1e-4 models that normalise
+        their first layer, SSR, RankMixer and Wukong, hardly start).
     """
 
-    def __init__(self, schema: Schema, dim: int, sparse: bool = True, std: float = 1e-4):
+    def __init__(self, schema: Schema, dim: int, sparse: bool = True, std: float = 0.01):
         super().__init__()
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")

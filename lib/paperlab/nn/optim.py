@@ -127,9 +127,7 @@ class RowAdam(torch.optim.Optimizer):
     def _awake(self, table: Tensor, rows: Tensor, group: dict) -> _Rows:
         """Copies of rows and their moments, caught up with the steps that they slept through."""
         state, (beta1, beta2) = self.state[table], group["betas"]
-        w, m, v = (
-            t.index_select(0, rows) for t in (table, state["exp_avg"], state["exp_avg_sq"])
-        )
+        w, m, v = (t.index_select(0, rows) for t in (table, state["exp_avg"], state["exp_avg_sq"]))
         last = state["last"].index_select(0, rows)
         slept = (state["step"].item() - last)[:, None]
         eps = group["eps"] * (1 - beta2 ** (last + 1.0)).sqrt_()[:, None]
