@@ -174,8 +174,7 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
             frame, lines, _ = _clean(chunk, recipe)
             frame = frame.filter(pl.Series(_part(lines, seed) == 0))
             for c in recipe.columns:
-                new = frame[c].value_counts(name="n")
-                new = new.select(pl.col(c).alias("value"), pl.col("n").cast(pl.UInt32))
+                new = frame.select(value=c).group_by("value").agg(pl.len().alias("n"))
                 old = counts.get(c)
                 if old is not None:
                     new = pl.concat([old, new]).group_by("value").agg(pl.col("n").sum())

@@ -1,0 +1,69 @@
+"""What every committed notebook must look like."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from paperlab import records, runs
+
+ROOT = records.project_root(Path(__file__))
+BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+pytestmark = pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
+
+
+def cells(path: Path, kind: str = "code") -> list[dict]:
+    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == kind]
+
+
+def test_executed_top_to_bottom_without_errors(path):
+    code = cells(path)
+    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
+    assert not [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
+
+
+def test_metadata_and_size(path):
+    book = json.loads(path.read_text())
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+    assert not {"papermill", "widgets"} & set(book["metadata"])
+    assert path.stat().st_size <= 400_000
+    assert "widget-view" not in path.read_text()
+
+
+def test_cells_are_few_and_short(path):
+    code = cells(path)
+    assert len(code) <= 31
+    long = [len(c["source"]) for c in code if len("".join(c["source"]).splitlines()) > 32]
+    assert not long
+
+
+def test_no_paths_of_a_machine_and_no_installs(path):
+    text = path.read_text()
+    assert not re.search(r"/(home|root|work|tmp|Users)/\w", text)
+    source = "\n".join("".join(c["source"]) for c in cells(path))
+    assert not re.search(r"pip install|sys\.path|filterwarnings|if TEST", source)
+
+
+def test_parameters_can_be_read_and_something_is_checked(path):
+    parameters = runs.inspect(path)
+    assert 1 <= len(parameters) <= 12
+    assert all(p.meaning for p in parameters.values())
+    tags = [t for c in cells(path) for t in c["metadata"].get("tags", [])]
+    assert "nbval-check-output" in tags
+
+
+def test_the_card_says_what_it_is(path):
+    card = runs.card(path)
+    assert re.match(r"\d{3} · ", card["title"])
+    if not path.stem.startswith("0"):
+        assert card["status"] in ("reproduction", "partial", "our reading of the abstract")
+        assert {"paper", "authors", "venue", "claim", "data", "run time"} <= set(card)
+
+
+def test_every_figure_has_its_picture(path):
+    from paperlab import plots
+
+    for name, output in plots.figures_of(json.loads(path.read_text())):
+        assert "image/png" in output["data"], f"{name}: run paperlab refresh"
+        assert (ROOT / "figures" / f"{path.stem}_{name}.png").is_file()

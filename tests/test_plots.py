@@ -1,0 +1,50 @@
+"""Figures carry their data and name, small; pictures are drawn only where a browser is."""
+
+import json
+
+import plotly.graph_objects as go
+import polars as pl
+import pytest
+
+from paperlab import plots, widgets
+
+
+def book_with(figure: go.Figure) -> dict:
+    output = {"data": plots.bundle(figure), "metadata": {"paperlab": {"figure": "line"}}}
+    return {"cells": [{"outputs": [output]}, {"outputs": [{"output_type": "stream"}]}]}
+
+
+def test_a_simple_figure_is_small_and_a_method_keeps_its_colour():
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
+    assert len(json.dumps(plots.bundle(figure))) < 4000
+    assert plots.colour("DNN") == "#222222"
+    assert plots.colour("something new") == plots.colour("something new")
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+
+
+def test_figures_are_found_by_name():
+    assert [name for name, _ in plots.figures_of(book_with(go.Figure()))] == ["line"]
+
+
+def test_without_a_browser_nothing_is_drawn_and_nothing_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "browser", lambda: None)
+    assert plots.attach_pictures(book_with(go.Figure()), tmp_path, "101_x") == []
+
+
+@pytest.mark.skipif(plots.browser() is None, reason="no Chrome or Chromium on this machine")
+def test_pictures_go_to_the_folder_and_into_the_outputs(tmp_path):
+    book = book_with(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])))
+    (path,) = plots.attach_pictures(book, tmp_path, "101_x")
+    assert path.name == "101_x_line.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "image/png" in book["cells"][0]["outputs"][0]["data"]
+
+
+def test_tables_show_four_digits(capsys):
+    plots.table(pl.DataFrame({"a": [0.123456, None], "b": [1234567, 2]}))
+    assert "Markdown" in capsys.readouterr().out
+
+
+def test_an_explorer_refuses_a_start_outside_its_range():
+    with pytest.raises(ValueError, match="T starts at 9, outside 1..5"):
+        widgets.explore(lambda T: go.Figure(), "name", "caption", T=(1, 5, 9))

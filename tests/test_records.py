@@ -1,0 +1,76 @@
+"""Records are whole or absent, and anything else is passed over with a line."""
+
+import json
+import math
+
+import polars as pl
+import pytest
+
+from paperlab import records
+
+
+def test_values_become_plain_json():
+    record = records.Record("101_x", 2, "cpu")
+    record["table"] = pl.DataFrame({"a": [1, 2], "b": [math.nan, 0.5]})
+    record["number"] = math.inf
+    assert record["table"] == [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]
+    assert record["number"] is None
+    json.dumps(record.metrics)
+
+
+def test_a_notebook_opened_by_hand_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.delenv(records.RUN_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    records.Record("101_x", 2, "cpu").save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_notebooks_part_joins_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv(records.RUN_VARIABLE, str(tmp_path))
+    records.write(tmp_path / "record.json", {"notebook": "101_x", "status": "running"})
+    record = records.Record("101_x", 2, "cpu")
+    record["auc"] = 0.5
+    record.save()
+    found = json.loads((tmp_path / "record.json").read_text())
+    assert found["status"] == "running"
+    assert found["metrics"] == {"auc": 0.5}
+    assert found["peak_memory_mb"] > 10
+
+
+def test_a_write_that_fails_leaves_the_old_record(tmp_path):
+    path = tmp_path / "record.json"
+    records.write(path, {"a": 1})
+    with pytest.raises(TypeError):
+        records.write(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_read_all_passes_over_what_is_not_a_record(tmp_path):
+    good = {"notebook": "101_x", "status": "ok", "parameters": {"a": 1}, "started": "2026"}
+    for name, text in (("a", json.dumps(good)), ("b", '{"notebook": "10'), ("c", "[1]")):
+        (tmp_path / "data/runs" / name).mkdir(parents=True)
+        (tmp_path / "data/runs" / name / "record.json").write_text(text)
+    with pytest.warns(UserWarning, match="passed over"):
+        frame = records.read_all(tmp_path)
+    assert frame["run"].to_list() == ["a"]
+    assert json.loads(frame["parameters"][0]) == {"a": 1}
+
+
+def test_only_clean_successful_runs_are_kept(tmp_path):
+    base = {"notebook": "101_x", "profile": "full", "parameters": {}, "status": "ok"}
+    for change, message in (
+        ({"status": "failed", "code": {"dirty": False}}, "no record of a successful run"),
+        ({"code": {"dirty": True}}, "not committed"),
+    ):
+        records.write(tmp_path / "run/record.json", base | change)
+        with pytest.raises(ValueError, match=message):
+            records.keep(tmp_path / "run", tmp_path)
+    records.write(tmp_path / "run/record.json", base | {"code": {"dirty": False}})
+    assert records.keep(tmp_path / "run", tmp_path).name == "101_x_full.json"
+    assert records.reference("101_x", "full", tmp_path)["profile"] == "full"
+
+
+def test_the_fingerprint_ignores_order_and_sees_values():
+    one = records.fingerprint({"a": 1, "b": [1, 2]})
+    assert one == records.fingerprint({"b": [1, 2], "a": 1})
+    assert one != records.fingerprint({"a": 1, "b": [2, 1]})
