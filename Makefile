@@ -22,9 +22,10 @@ test: $(READY)      ## every tier: lint, layers, units, faults, notebooks, brows
 	$(BIN)/ruff check lib tests
 	$(BIN)/ruff format --check lib tests
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax notebooks
 
 lab: $(READY)       ## JupyterLab on the start page
-	$(BIN)/jupyter lab notebooks/000_start_here.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/000_start_here.ipynb
 
 figures: $(READY)   ## redraw figures/ from the committed notebooks' outputs
 	$(BIN)/paperlab figures

@@ -57,7 +57,17 @@ def test_the_rooms_are_all_known():
 
 @pytest.mark.parametrize("module", ["paperlab", "paperlab.data", "paperlab.ctr", "paperlab.train"])
 def test_a_model_file_loads_without_what_only_notebooks_need(module):
-    heavy = "plotly ipywidgets papermill polars pandas pooch IPython sklearn jaxtyping".split()
+    heavy = [
+        "plotly",
+        "ipywidgets",
+        "papermill",
+        "polars",
+        "pandas",
+        "pooch",
+        "IPython",
+        "sklearn",
+        "jaxtyping",
+    ]
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

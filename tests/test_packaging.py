@@ -41,6 +41,15 @@ def test_the_top_level_is_the_plan():
 
     done = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
     tops = {line.split("/")[0] for line in done.stdout.splitlines()}
-    plan = set("README.md environment.yml pyproject.toml requirements.lock Makefile LICENSE".split())
+    plan = set(
+        [
+            "README.md",
+            "environment.yml",
+            "pyproject.toml",
+            "requirements.lock",
+            "Makefile",
+            "LICENSE",
+        ]
+    )
     plan |= {".gitignore", ".ci", "notebooks", "lib", "data", "figures", "tests"}
     assert not done.stdout or tops == plan

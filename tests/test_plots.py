@@ -5,7 +5,6 @@ import json
 import plotly.graph_objects as go
 import polars as pl
 import pytest
-
 from paperlab import plots, widgets
 
 

@@ -5,7 +5,6 @@ import math
 
 import polars as pl
 import pytest
-
 from paperlab import records
 
 

@@ -9,7 +9,6 @@ import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from paperlab import records, runs
 
 ROOT = records.project_root(Path(__file__))
@@ -92,13 +91,17 @@ def test_bad_profiles_and_names_list_the_right_ones(tmp_path):
         assert runs.find(name, tmp_path) == path
 
 
-@pytest.mark.parametrize("cell", ["a = 1", "a: dict = {}", "a: int = f()", "a: int", "a: int = 'x'"])
+@pytest.mark.parametrize(
+    "cell", ["a = 1", "a: dict = {}", "a: int = f()", "a: int", "a: int = 'x'"]
+)
 def test_a_parameters_cell_that_is_not_typed_literals_is_refused(tmp_path, cell):
     with pytest.raises(runs.BadInput):
         runs.inspect(project(tmp_path, cell=cell))
 
 
-TEXTS = st.one_of(st.text(max_size=12), st.sampled_from(["", "[", "0..", "1e999", "None", "{}", "[[]]"]))
+TEXTS = st.one_of(
+    st.text(max_size=12), st.sampled_from(["", "[", "0..", "1e999", "None", "{}", "[[]]"])
+)
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
@@ -186,7 +189,9 @@ def test_the_command_says_it_in_one_line_on_stderr(words, code, message):
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert [x for x in done.stderr.splitlines() if x.startswith("paperlab: ")] == [done.stderr.strip().splitlines()[-1]]
+    assert [x for x in done.stderr.splitlines() if x.startswith("paperlab: ")] == [
+        done.stderr.strip().splitlines()[-1]
+    ]
 
 
 def test_list_and_results_print_tables():

@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from paperlab import verdict
+from scipy import stats
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 10, 29, 120])
@@ -15,9 +14,7 @@ def test_t_quantile_equals_scipy(freedom):
 
 
 def rows(**metric):
-    return [
-        {"model": m, "seed": s, "auc": v} for m, vs in metric.items() for s, v in enumerate(vs)
-    ]
+    return [{"model": m, "seed": s, "auc": v} for m, vs in metric.items() for s, v in enumerate(vs)]
 
 
 def test_gap_is_the_paired_t_interval():

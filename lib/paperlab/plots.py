@@ -32,7 +32,7 @@ COLOURS = {
     "TIN": "#c2255c",
     "DIN": "#5f3dc4",
 }
-SIZE = {"width": 800, "height": 420}
+SIZE = {"width": 700, "height": 380}
 
 
 def colour(method: str) -> str:

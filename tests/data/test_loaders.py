@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from paperlab import data
 from paperlab.data import catalogue, loaders
 
@@ -42,7 +41,10 @@ def criteo_rows(n: int) -> bytes:
 def test_criteo_both_layouts(shelf):
     put(shelf, "criteo-kaggle", "train.txt", criteo_rows(500))
     put(shelf, "criteo-terabyte", "day_0.gz", gzip.compress(criteo_rows(500)))
-    plain, zipped = data.load("criteo-kaggle", min_count=2), data.load("criteo-terabyte", min_count=2)
+    plain, zipped = (
+        data.load("criteo-kaggle", min_count=2),
+        data.load("criteo-terabyte", min_count=2),
+    )
     assert len(plain.schema.fields) == 39
     assert total(plain) == 500
     assert plain.train.ids.equal(zipped.train.ids)
@@ -65,21 +67,31 @@ def test_avazu(shelf):
 
 def test_movielens_archives(shelf):
     draw = np.random.default_rng(0)
-    triples = [(draw.integers(1, 20), draw.integers(1, 30), draw.integers(1, 6), 880_000_000 + k) for k in range(400)]
+    triples = [
+        (draw.integers(1, 20), draw.integers(1, 30), draw.integers(1, 6), 880_000_000 + k)
+        for k in range(400)
+    ]
     with zipfile.ZipFile(_open(shelf, "movielens-100k", "ml-100k.zip"), "w") as z:
         z.writestr("ml-100k/u.data", "\n".join("\t".join(map(str, t)) for t in triples))
         z.writestr("ml-100k/u.user", "\n".join(f"{u}|24|M|technician|85711" for u in range(1, 20)))
         flags = "|".join(["0"] * 5 + ["1"] + ["0"] * 13)
-        z.writestr("ml-100k/u.item", "\n".join(f"{i}|T|01-Jan-1995||u|{flags}" for i in range(1, 30)))
+        z.writestr(
+            "ml-100k/u.item", "\n".join(f"{i}|T|01-Jan-1995||u|{flags}" for i in range(1, 30))
+        )
     with zipfile.ZipFile(_open(shelf, "movielens-1m", "ml-1m.zip"), "w") as z:
         z.writestr("ml-1m/ratings.dat", "\n".join("::".join(map(str, t)) for t in triples))
         z.writestr("ml-1m/users.dat", "\n".join(f"{u}::M::25::7::55117" for u in range(1, 20)))
-        z.writestr("ml-1m/movies.dat", "\n".join(f"{i}::Caf\xe9 (1995)::Drama|War" for i in range(1, 30)).encode("latin-1"))
+        z.writestr(
+            "ml-1m/movies.dat",
+            "\n".join(f"{i}::Caf\xe9 (1995)::Drama|War" for i in range(1, 30)).encode("latin-1"),
+        )
     for name in ("movielens-100k", "movielens-1m"):
         log = data.load(name)
         assert total(log) == 400
         assert log.schema.user == "user_id"
-        assert log.train.labels.mean().item() == pytest.approx(np.mean([t[2] >= 4 for t in triples]), abs=0.05)
+        assert log.train.labels.mean().item() == pytest.approx(
+            np.mean([t[2] >= 4 for t in triples]), abs=0.05
+        )
         genre = next(f for f in log.schema.fields if f.name == "genre")
         assert genre.size == 2
 
@@ -90,7 +102,10 @@ def _open(shelf, name, file) -> Path:
 
 
 def test_frappe_nfm_files(shelf, monkeypatch):
-    lines = [f"{1 if k % 3 == 0 else -1} " + " ".join(f"{10 * c + k % 4}:1" for c in range(10)) for k in range(60)]
+    lines = [
+        f"{1 if k % 3 == 0 else -1} " + " ".join(f"{10 * c + k % 4}:1" for c in range(10))
+        for k in range(60)
+    ]
     entry = catalogue.entry("frappe")
     for file in entry.files:
         put(shelf, "frappe", file.name, "\n".join(lines).encode())

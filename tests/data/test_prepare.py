@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from paperlab.data import open_store, prepare
 
 COLUMNS = ("label", "n", "a", "b")
@@ -99,7 +98,13 @@ def test_gzip_is_the_same_as_plain(tmp_path):
 
 def test_malformed_rows_are_counted_and_put_aside(tmp_path):
     good = text(200).splitlines()
-    bad = {10: "1\t2\ta", 50: "2\t1\ta1\tb1", 90: "1\tmany\ta1\tb1", 120: "0\t1.5\ta1\tb1", 150: "1\t1\ta\tb\tc"}
+    bad = {
+        10: "1\t2\ta",
+        50: "2\t1\ta1\tb1",
+        90: "1\tmany\ta1\tb1",
+        120: "0\t1.5\ta1\tb1",
+        150: "1\t1\ta\tb\tc",
+    }
     for k, line in bad.items():
         good[k] = line
     raw = "\n".join(good).encode() + b"\n1\t1\t\xff\xfe\tb1\n"
@@ -108,7 +113,9 @@ def test_malformed_rows_are_counted_and_put_aside(tmp_path):
         log = made(tmp_path / "x.tsv", tmp_path / "store")
     assert sum(len(s) for s in (log.train, log.valid, log.test)) == 195
     assert log.notes["rejected"] == 6
-    aside = [line.split("\t")[:2] for line in (tmp_path / "store/rejected.tsv").read_text().splitlines()]
+    aside = [
+        line.split("\t")[:2] for line in (tmp_path / "store/rejected.tsv").read_text().splitlines()
+    ]
     assert sorted(int(n) for n, _ in aside) == [11, 51, 91, 121, 151, 201]
     reasons = {int(n): r for n, r in aside}
     assert reasons[11] == "3 columns, not 4"
@@ -127,7 +134,9 @@ def test_a_file_without_one_good_row_is_an_error(tmp_path):
 def test_frames_prepare_like_text(tmp_path):
     (tmp_path / "x.tsv").write_text(text(400))
     made(tmp_path / "x.tsv", tmp_path / "text")
-    frame = pl.read_csv(tmp_path / "x.tsv", separator="\t", has_header=False, new_columns=list(COLUMNS))
+    frame = pl.read_csv(
+        tmp_path / "x.tsv", separator="\t", has_header=False, new_columns=list(COLUMNS)
+    )
     prepare.prepare(prepare.FrameSource(frame), RECIPE, tmp_path / "frame", {"title": "x"})
     assert contents(tmp_path / "text") == contents(tmp_path / "frame")
 
@@ -152,7 +161,9 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(tmp_path, seconds):
     (tmp_path / "x.tsv").write_text(text(6000))
     made(tmp_path / "x.tsv", tmp_path / "whole")
     code = textwrap.dedent(SLOW).format(
-        here=str(Path(__file__).parent), source=str(tmp_path / "x.tsv"), folder=str(tmp_path / "cut")
+        here=str(Path(__file__).parent),
+        source=str(tmp_path / "x.tsv"),
+        folder=str(tmp_path / "cut"),
     )
     victim = subprocess.Popen([sys.executable, "-c", code])
     state = tmp_path / "cut.part/state.json"

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from paperlab.data import Batches, Field, Log, Schema, from_arrays, open_store, save
 from paperlab.data.criteo_shaped import criteo_shaped
 from paperlab.data.noise_fields import noise_fields
@@ -37,7 +36,10 @@ def test_fields_stand_in_the_order_of_the_matrix():
         (lambda: Schema((Field("a", size=2), Field("a", size=2))), "twice"),
         (lambda: Schema((Field("a", size=2),), user="b"), "not a categorical field"),
         (lambda: Schema(()), "at least one field"),
-        (lambda: from_arrays("x", SCHEMA, np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3)), "asks for"),
+        (
+            lambda: from_arrays("x", SCHEMA, np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3)),
+            "asks for",
+        ),
         (lambda: noise_fields(5, 0), "rows must be in 10"),
         (lambda: noise_fields(100, 0, pairs=46), "pairs must be in 1..45"),
         (lambda: criteo_shaped(10), "rows >= 100"),
@@ -67,7 +69,9 @@ def test_batches_cover_every_row_once_in_a_new_order_each_epoch():
     first, second = ([b.numeric for b in batches] for _ in range(2))
     assert [len(b) for b in first] == [4, 4, 4, 4, 1]
     for epoch in (first, second):
-        torch.testing.assert_close(torch.cat(epoch).sort(0).values, log().train.values[:, :1].sort(0).values)
+        torch.testing.assert_close(
+            torch.cat(epoch).sort(0).values, log().train.values[:, :1].sort(0).values
+        )
     assert not torch.equal(torch.cat(first), torch.cat(second))
     again = [b.numeric for b in Batches(log().train, 4, seed=3)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

@@ -6,7 +6,6 @@ import http.server
 import threading
 
 import pytest
-
 from paperlab.data import catalogue, fetch, prepare
 
 BODY = b"label\n" * 1000
@@ -83,7 +82,9 @@ def test_a_bad_download_leaves_nothing(shelf, server, place, sha256, size, error
 def test_no_network_says_what_to_do(shelf):
     closed = "http://127.0.0.1:9/x"
     for url in (closed, None):
-        with pytest.raises(FileNotFoundError, match=r"x\.tsv not found; get it from .* put it in data/x/"):
+        with pytest.raises(
+            FileNotFoundError, match=r"x\.tsv not found; get it from .* put it in data/x/"
+        ):
             fetch.official(entry(url), "x.tsv")
     assert leftovers(shelf) == []
 
@@ -101,7 +102,10 @@ def test_a_full_disk_while_downloading_leaves_nothing(shelf, server, monkeypatch
 def test_a_full_disk_while_preparing_can_be_gone_on_from(tmp_path, monkeypatch):
     rows = "\n".join(f"{k % 2}\t{k % 7}" for k in range(2000)) + "\n"
     (tmp_path / "x.tsv").write_text(rows)
-    recipe, source = prepare.Recipe("label", ("a",)), prepare.TextSource(tmp_path / "x.tsv", ("label", "a"))
+    recipe, source = (
+        prepare.Recipe("label", ("a",)),
+        prepare.TextSource(tmp_path / "x.tsv", ("label", "a")),
+    )
     prepare.prepare(source, recipe, tmp_path / "whole", {})
     monkeypatch.setattr(prepare, "CHUNK_BYTES", 1000)
     calls, sync = [], prepare.os.fsync

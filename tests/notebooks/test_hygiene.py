@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from paperlab import records, runs
 
 ROOT = records.project_root(Path(__file__))
@@ -33,8 +32,8 @@ def test_metadata_and_size(path):
 
 def test_cells_are_few_and_short(path):
     code = cells(path)
-    assert len(code) <= 31
-    long = [len(c["source"]) for c in code if len("".join(c["source"]).splitlines()) > 32]
+    assert len(code) <= 30
+    long = [len(c["source"]) for c in code if len("".join(c["source"]).splitlines()) > 25]
     assert not long
 
 
