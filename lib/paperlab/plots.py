@@ -61,7 +61,7 @@ def bundle(figure: go.Figure) -> dict:
         template="none",
         font={"size": 13},
         title={"font": {"size": 15}, "x": 0.02, "xanchor": "left"},
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        margin={"l": 60, "r": 20, "t": 50, "b": 60},
         height=figure.layout.height or SIZE["height"],
     )
     figure.update_xaxes(**grid).update_yaxes(**grid)

@@ -9,14 +9,13 @@ whichever trial run is faster on the machine at hand.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import tempfile
 from datetime import date
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from .. import records
 from ..data.store import save
 from . import speed
 from .startup import startup
@@ -56,7 +55,7 @@ def main(pairs: int = PAIRS, rows: int = ROWS, profile: str | None = None) -> di
         save(log, Path(folder))
         save_npz(log, Path(folder))
         found = {
-            "machine": machine(),
+            "machine": records.machine(),
             "date": date.today().isoformat(),
             "versions": {p: version(p) for p in ("paperlab", "torch", "lightning", "fuxictr")},
             "log": repr(log),
@@ -77,14 +76,6 @@ def main(pairs: int = PAIRS, rows: int = ROWS, profile: str | None = None) -> di
     if not rewrite(ROOT / "README.md", markdown(found)):
         print(f"README.md holds no {MARKERS[0]} and {MARKERS[1]}: left as it is.")
     return found
-
-
-def machine() -> str:
-    """The processor's name and its number of cores."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or 'CPU'}, {os.cpu_count()} cores"
 
 
 def cells(row: dict) -> list[str]:
