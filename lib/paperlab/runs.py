@@ -192,14 +192,17 @@ def run(
     os.environ[records.RUN_VARIABLE] = str(folder)
     try:
         papermill.execute_notebook(
-            notebook, executed, parameters, kernel_name="python3", cwd=notebook.parent,
+            notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
             progress_bar={"desc": notebook.stem}, log_output=False,
         )  # fmt: skip
     except PapermillExecutionError as problem:
         message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
-        error = {"cell": problem.exec_count, "message": message}
+        # papermill adds a cell after the parameters, so its count is one ahead of the notebook's
+        error = {"cell": problem.exec_count - 1, "message": message}
     except KeyboardInterrupt:
         error = {"cell": None, "message": "interrupted"}
+    except Exception as problem:  # a kernel that died or never started: the record must say so too
+        error = {"cell": None, "message": f"{type(problem).__name__}: {problem}".splitlines()[0]}
     finally:
         if before is None:
             del os.environ[records.RUN_VARIABLE]
