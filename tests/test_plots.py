@@ -47,3 +47,19 @@ def test_tables_show_four_digits(capsys):
 def test_an_explorer_refuses_a_start_outside_its_range():
     with pytest.raises(ValueError, match="T starts at 9, outside 1..5"):
         widgets.explore(lambda T: go.Figure(), "name", "caption", T=(1, 5, 9))
+
+
+def test_a_browser_that_does_not_start_draws_nothing_and_says_so(tmp_path, monkeypatch):
+    broken = tmp_path / "chrome"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(broken))
+    with pytest.warns(UserWarning, match="did not start"):
+        assert plots.attach_pictures(book_with(go.Figure()), tmp_path, "101_x") == []
+
+
+def test_a_browser_path_that_is_none_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for path in ("", str(tmp_path / "nothing")):
+        monkeypatch.setenv("BROWSER_PATH", path)
+        assert plots.browser() is None

@@ -73,3 +73,32 @@ def test_the_fingerprint_ignores_order_and_sees_values():
     one = records.fingerprint({"a": 1, "b": [1, 2]})
     assert one == records.fingerprint({"b": [1, 2], "a": 1})
     assert one != records.fingerprint({"a": 1, "b": [2, 1]})
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [3, None, [{}], {"status": "ok"}, {"code": "x"}, {"error": "x"}, {"seconds": "soon"}],
+)
+def test_foreign_json_is_passed_over(tmp_path, foreign):
+    good = {"notebook": "101_x", "status": "ok", "parameters": {}}
+    if isinstance(foreign, dict) and "status" not in foreign:
+        foreign = good | foreign
+    records.write(tmp_path / "data/runs/a/record.json", foreign)
+    records.write(tmp_path / "data/runs/b/record.json", good | {"seconds": 2})
+    with pytest.warns(UserWarning, match="passed over: not a record"):
+        frame = records.read_all(tmp_path)
+    assert frame["run"].to_list() == ["b"]
+    assert frame["seconds"].to_list() == [2.0]
+
+
+def test_no_run_at_all_is_an_empty_table_with_the_same_columns(tmp_path):
+    frame = records.read_all(tmp_path)
+    assert frame.height == 0
+    assert frame.filter(pl.col("notebook") == "101_x").columns == list(records.COLUMNS)
+
+
+def test_what_json_cannot_hold_is_refused_when_it_is_stored():
+    record = records.Record("101_x", 2, "cpu")
+    with pytest.raises(TypeError, match=r"record\['seen'\]: .*set"):
+        record["seen"] = {1, 2}
+    assert record.metrics == {}

@@ -59,3 +59,27 @@ def test_compare_marks_what_seeds_cannot_resolve():
     assert table["seeds"].to_list() == [3, 3, 3]
     worst_first = verdict.compare(rows(a=[1.0, 1.1], b=[2.0, 2.1]), "auc", higher=False)
     assert worst_first["model"][0] == "a"
+
+
+def test_a_value_that_a_record_lost_is_a_missing_value():
+    broken = rows(a=[1.0, None], b=[0.0, 0.0], c=[0.1, 0.2])
+    assert verdict.judge(verdict.gap(broken, "a", "b", "auc")) == "not shown"
+    assert verdict.compare(broken, "auc")["model"].to_list() == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_model_without_a_value_is_never_the_best(higher):
+    for order in (1, -1):
+        table = verdict.compare(
+            rows(a=[math.nan] * 3, b=[1.0, 1.1, 1.2], c=[0.1, 0.2, 0.3])[::order],
+            "auc",
+            higher=higher,
+        )
+        assert table["model"].to_list() == (["b", "c", "a"] if higher else ["c", "b", "a"])
+
+
+def test_two_rows_for_one_pair_are_refused():
+    twice = rows(a=[1.0, 2.0], b=[0.0, 1.0]) + rows(a=[5.0])
+    with pytest.raises(ValueError, match="two rows with model = 'a', seed = 0"):
+        verdict.gap(twice, "a", "b", "auc")
+    assert verdict.gap(twice + rows(c=[9.0, 9.0]), "c", "b", "auc").n == 2

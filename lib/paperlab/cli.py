@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import records, runs
+from . import plots, records, runs
 
 app = typer.Typer(
     add_completion=False,
@@ -29,8 +29,6 @@ def main() -> None:
         sys.exit(_fail(error, 2))
     except (runs.RunFailed, ValueError, OSError) as error:
         sys.exit(_fail(error, 1))
-    except KeyboardInterrupt:
-        sys.exit(_fail("interrupted", 130))
 
 
 def _fail(error: object, code: int) -> int:
@@ -55,7 +53,7 @@ def list_notebooks() -> None:
     """The notebooks and their papers."""
     root = records.project_root()
     lines = []
-    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+    for path in runs.notebooks(root):
         about = runs.card(path)
         line = [path.stem, about["title"], about.get("status", ""), about.get("run time", "")]
         lines.append(line)
@@ -79,7 +77,10 @@ def run(
         if not equals:
             raise runs.BadInput(f"--set {item}: write --set NAME=VALUE")
         overrides[key.strip()] = value.strip()
-    folder = runs.run(runs.find(name, root), root, profile, overrides)
+    try:
+        folder = runs.run(runs.find(name, root), root, profile, overrides)
+    except KeyboardInterrupt:
+        raise typer.Exit(_fail("interrupted; the run is marked failed", 130)) from None
     record = records.read(folder / "record.json")
     lines = [[v["text"], v["evidence"], v["outcome"]] for v in record["verdicts"]]
     if lines:
@@ -137,8 +138,9 @@ def figures(
 ) -> None:
     """Draw the committed notebooks' figures anew, into figures/."""
     root = records.project_root()
-    every = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
-    for path in [runs.find(name, root)] if name else every:
+    if plots.browser() is None:
+        raise OSError("no figure can be drawn: install chromium, or set BROWSER_PATH to a Chrome")
+    for path in [runs.find(name, root)] if name else runs.notebooks(root):
         for drawn in runs.redraw(path, root):
             print(os.path.relpath(drawn))
 

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 RUN_VARIABLE = "PAPERLAB_RUN"
+FIELDS = dict.fromkeys(("notebook", "profile", "status", "started", "machine"), str)
+FIELDS |= dict.fromkeys(("parameters", "code", "error"), dict)
+FIELDS |= {"seconds": float | int, "peak_memory_mb": int}
+COLUMNS = (
+    *("run", "notebook", "profile", "status", "started", "seconds", "peak_memory_mb", "machine"),
+    *("commit", "parameters", "verdicts", "metrics", "error"),
+)
 
 
 class Record:
@@ -35,12 +42,20 @@ class Record:
         self.device, self.threads = device, threads
 
     def __setitem__(self, name: str, value) -> None:
-        """Store a number, text, list, dict, or a polars or pandas table (as rows)."""
+        """Store a number, text, list, dict, or a polars or pandas table (as rows).
+
+        Raises TypeError for what JSON cannot hold, here and not at the end of a long run.
+        """
         if hasattr(value, "to_dicts"):
             value = value.to_dicts()
         elif hasattr(value, "to_dict"):
             value = value.to_dict("records")
-        self.metrics[name] = _plain(value)
+        value = _plain(value)
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"record[{name!r}]: {error}; store numbers, texts or rows") from None
+        self.metrics[name] = value
 
     def __getitem__(self, name: str):
         return self.metrics[name]
@@ -88,6 +103,9 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
         "machine": machine(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
+        "metrics": {},
+        "verdicts": [],
+        "figures": [],
     }
 
 
@@ -106,7 +124,9 @@ def read(path: Path) -> dict | None:
     """A record, or None with a warning in one line where the file is not one."""
     try:
         record = json.loads(path.read_text())
-        if not {"notebook", "status", "parameters"} <= set(record):
+        if not isinstance(record, dict) or not {"notebook", "status", "parameters"} <= set(record):
+            raise ValueError("not a record")
+        if not all(isinstance(record.get(k), kind | None) for k, kind in FIELDS.items()):
             raise ValueError("not a record")
     except (OSError, ValueError) as error:
         warnings.warn(f"{path.name} in {path.parent.name} is passed over: {error}", stacklevel=2)
@@ -117,7 +137,7 @@ def read(path: Path) -> dict | None:
 def read_all(root: Path | None = None) -> pl.DataFrame:
     """Every run under data/runs and data/reference as one table, a row a run, newest first.
 
-    Metrics and verdicts are JSON text; parameters too.
+    Metrics and verdicts are JSON text; parameters too. The columns are there with no run as well.
     """
     import polars as pl
 
@@ -139,8 +159,9 @@ def read_all(root: Path | None = None) -> pl.DataFrame:
             flat |= {"commit": (record.get("code") or {}).get("commit"), "run": path.parent.name}
             flat |= {k: json.dumps(record.get(k)) for k in ("parameters", "verdicts", "metrics")}
             rows.append(flat | {"error": (record.get("error") or {}).get("message")})
-    frame = pl.DataFrame(rows, infer_schema_length=None)
-    return frame.sort("started", descending=True) if rows else frame
+    numbers = {"seconds": pl.Float64, "peak_memory_mb": pl.Int64}
+    schema = {name: numbers.get(name, pl.String) for name in COLUMNS}
+    return pl.DataFrame(rows, schema, strict=False).sort("started", descending=True)
 
 
 def reference(notebook: str, profile: str, root: Path | None = None) -> dict | None:
@@ -185,7 +206,10 @@ def code_version(root: Path) -> dict:
     """Commit, and whether library or notebooks differ from it (outputs of notebooks included)."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        except FileNotFoundError:  # no git on this machine: the code counts as not committed
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")

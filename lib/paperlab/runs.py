@@ -13,6 +13,7 @@ import ast
 import difflib
 import io
 import json
+import math
 import os
 import re
 import time
@@ -26,6 +27,7 @@ from . import plots, records
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
+LONGEST = 10_000  # of a list written as first..last
 RANGE = re.compile(r"(-?[\d_.]*?\d)?\.\.(-?\d[\d_.]*)?\)?\s*$")
 
 
@@ -53,13 +55,18 @@ class Parameter:
         inside = self.type.removeprefix("list[").removesuffix("]")
         value = text
         if isinstance(text, str) and self.type != "str":
-            span = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+            span = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
             if span and self.type == "list[int]":
-                value = list(range(int(span[1]), int(span[2]) + 1))
+                first, last = int(span[1]), int(span[2])
+                if last - first >= LONGEST:
+                    raise self._bad(text)
+                value = list(range(first, last + 1))
             else:
                 value = _literal(text)
         if inside != self.type and isinstance(value, (list, tuple)):
             value = [self._one(v, inside, text) for v in value]
+            if not value and self.default:  # only what is empty by default may be empty
+                raise self._bad(text)
         elif inside != self.type:
             raise self._bad(text)
         else:
@@ -69,14 +76,17 @@ class Parameter:
     def _one(self, value: Any, kind: str, text: Any) -> Any:
         wanted = TYPES[kind]
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise self._bad(text) from None
         if type(value) is not wanted:
             raise self._bad(text)
         if wanted in (int, float):
             inside = (self.low is None or value >= self.low) and (
                 self.high is None or value <= self.high
             )
-            if not inside or value != value:
+            if not inside or (wanted is float and not math.isfinite(value)):
                 raise self._bad(text)
         return value
 
@@ -84,38 +94,56 @@ class Parameter:
         low, high = ("" if v is None else f"{v:,.10g}" for v in (self.low, self.high))
         span = f" in {low}..{high}" if low or high else ""
         return BadInput(
-            f"{self.name}={text}: {self.name} takes {self.type}{span}, like {self.default!r}"
+            f"{self.name}={str(text)[:60]}: {self.name} takes {self.type}{span}, like {self.default!r}"
         )
 
 
+def notebooks(root: Path) -> list[Path]:
+    """The project's NNN_slug.ipynb, in order; copies such as 101_ssr-Copy1.ipynb are not among them."""
+    books = sorted((root / "notebooks").glob("*.ipynb"))
+    return [path for path in books if NOTEBOOK.fullmatch(path.stem)]
+
+
 def find(name: str, root: Path) -> Path:
-    """A notebook by slug, number, NNN_slug or path; raises BadInput."""
-    books = {p.stem: p for p in sorted((root / "notebooks").glob("[0-9]*.ipynb"))}
-    wanted = Path(name).stem.replace("-", "_")
-    for stem, path in books.items():
-        number, slug = NOTEBOOK.fullmatch(stem).groups()
-        if wanted in (stem, number, slug):
+    """A notebook by slug, number, NNN_slug or path; raises BadInput, also for a file elsewhere."""
+    books, given = notebooks(root), Path(name)
+    elsewhere = (
+        given.suffix == ".ipynb"
+        and given.is_file()
+        and given.resolve() not in [b.resolve() for b in books]
+    )
+    for path in [] if elsewhere else books:
+        if given.stem.replace("-", "_") in (path.stem, *NOTEBOOK.fullmatch(path.stem).groups()):
             return path
-    raise BadInput(f"no notebook {name!r}; there are: {', '.join(books) or 'none'}")
+    raise BadInput(f"no notebook {name!r}; there are: {', '.join(p.stem for p in books) or 'none'}")
+
+
+def _cells(notebook: Path) -> list[dict]:
+    try:
+        return json.loads(notebook.read_text())["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{notebook.name} is not a notebook: its JSON has no cells") from None
 
 
 def inspect(notebook: Path) -> dict[str, Parameter]:
     """The parameters of a notebook; raises BadInput where the cell does not read as it should."""
     cells = [
         "".join(c["source"])
-        for c in json.loads(notebook.read_text())["cells"]
+        for c in _cells(notebook)
         if "parameters" in c["metadata"].get("tags", [])
     ]
     if len(cells) != 1:
         raise BadInput(f"{notebook.name}: {len(cells)} cells tagged parameters, there must be one")
-    comments = {
-        t.start[0]: t.string.lstrip("# ")
-        for t in tokenize.generate_tokens(io.StringIO(cells[0]).readline)
-        if t.type == tokenize.COMMENT
-    }
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(cells[0]).readline))
+        lines = ast.parse(cells[0]).body
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise BadInput(f"{notebook.name}, parameters: not Python: {error.args[0]}") from None
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     found = {}
-    for line in ast.parse(cells[0]).body:
-        kind = ast.unparse(line.annotation) if isinstance(line, ast.AnnAssign) else ""
+    for line in lines:
+        typed = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        kind = ast.unparse(line.annotation) if typed else ""
         if kind.removeprefix("list[").removesuffix("]") not in TYPES or line.value is None:
             raise BadInput(
                 f"{notebook.name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
@@ -131,7 +159,7 @@ def inspect(notebook: Path) -> dict[str, Parameter]:
         name = line.target.id
         try:
             default = ast.literal_eval(line.value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise BadInput(f"{notebook.name}, parameters: {name} is not a literal") from None
         found[name] = Parameter(name, kind, default, comment, low, high)
         found[name].cast(default)
@@ -151,17 +179,20 @@ def settle(
     if profile != "quick":
         import yaml
 
-        every = yaml.safe_load((notebook.parent / "profiles.yaml").read_text()) or {}
-        profiles = every.get(slug, {})
+        try:
+            every = yaml.safe_load((notebook.parent / "profiles.yaml").read_text()) or {}
+            profiles = {str(k): dict(v or {}) for k, v in (every.get(slug) or {}).items()}
+        except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+            raise BadInput("profiles.yaml is not slug: {profile: {name: value}}") from None
         if profile not in profiles:
             names = ", ".join(["quick", *profiles])
             raise BadInput(f"{slug} has no profile {profile!r}; it has: {names}")
         sources.insert(0, profiles[profile])
     for source in sources:
         for name, value in source.items():
-            match = next((n for n in known if n.lower() == name.lower()), None)
+            match = next((n for n in known if n.lower() == str(name).lower()), None)
             if match is None:
-                near = difflib.get_close_matches(name.lower(), known, 1)
+                near = difflib.get_close_matches(str(name).lower(), known, 1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
                 raise BadInput(
                     f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}"
@@ -197,12 +228,12 @@ def run(
         )  # fmt: skip
     except PapermillExecutionError as problem:
         message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
-        # papermill adds a cell after the parameters, so its count is one ahead of the notebook's
-        error = {"cell": problem.exec_count - 1, "message": message}
+        error = {"cell": _failed_cell(executed), "message": message}
     except KeyboardInterrupt:
         error = {"cell": None, "message": "interrupted"}
     except Exception as problem:  # a kernel that died or never started: the record must say so too
-        error = {"cell": None, "message": f"{type(problem).__name__}: {problem}".splitlines()[0]}
+        message = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        error = {"cell": _failed_cell(executed), "message": message}
     finally:
         if before is None:
             del os.environ[records.RUN_VARIABLE]
@@ -210,18 +241,34 @@ def run(
             os.environ[records.RUN_VARIABLE] = before
     record = records.read(path) or record  # the notebook may have added its part
     record |= {"seconds": round(time.perf_counter() - began, 2), "error": error}
-    if executed.is_file() and error is None:
+    record["status"] = "ok" if error is None else "failed"
+    records.write(path, record)
+    if error is None:
         book = json.loads(executed.read_text())
         drawn = plots.attach_pictures(book, folder, notebook.stem)
         executed.write_text(json.dumps(book, indent=1, ensure_ascii=False))
-        record["figures"] = [p.name for p in drawn]
-    record["status"] = "ok" if error is None else "failed"
-    records.write(path, record)
+        records.write(path, record | {"figures": [p.name for p in drawn]})
     if error is not None:
         if error["message"] == "interrupted":
             raise KeyboardInterrupt
-        raise RunFailed(f"{notebook.stem} failed in cell {error['cell']}: {error['message']}")
+        where = f" in cell {error['cell']}" if error["cell"] else ""
+        raise RunFailed(f"{notebook.stem} failed{where}: {error['message']}")
     return folder
+
+
+def _failed_cell(executed: Path) -> int | None:
+    """The number, among the reader's code cells, of the last one that papermill started.
+
+    Counts are no help: those of a cell that takes the kernel with it may never arrive.
+    """
+    book = json.loads(executed.read_text()) if executed.is_file() else {"cells": []}
+    started = [
+        c
+        for c in book["cells"]
+        if c["cell_type"] == "code" and c["metadata"].get("papermill", {}).get("start_time")
+    ]
+    # the cell that papermill adds after the parameters is not the reader's
+    return sum("injected-parameters" not in c["metadata"].get("tags", []) for c in started) or None
 
 
 def refresh(notebook: Path, root: Path) -> list[Path]:
@@ -232,7 +279,7 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     inspect(notebook)
     book = nbformat.read(notebook, as_version=4)
@@ -242,6 +289,8 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
         ).execute()
     except CellExecutionError as problem:
         raise RunFailed(f"{notebook.stem}: {problem.ename}: {problem.evalue}") from None
+    except DeadKernelError:
+        raise RunFailed(f"{notebook.stem}: the kernel died, out of memory perhaps") from None
     book.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -266,8 +315,10 @@ def _save_with_pictures(notebook: Path, book: dict, root: Path) -> list[Path]:
 
 
 def card(notebook: Path) -> dict[str, str]:
-    """Title and table of a notebook's first cell, keys in lower case."""
-    source = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
+    """Title and table of a notebook's first cell, keys in lower case; raises BadInput without one."""
+    source = "".join("".join(c["source"]) for c in _cells(notebook)[:1]).strip()
+    if not source:
+        raise BadInput(f"{notebook.name} has no card: its first cell is empty")
     found = {"title": source.splitlines()[0].lstrip("# ")}
     for line in source.splitlines():
         parts = [p.strip() for p in line.strip().strip("|").split("|")]

@@ -27,9 +27,13 @@ def gap(rows: Sequence[dict], a, b, metric: str, by: str = "model", pair: str = 
     """``a`` minus ``b``: differences of a metric within equal values of ``pair``.
 
     With fewer than two pairs, or a missing value, the interval is unbounded: nothing is shown.
-    Raises ValueError when a or b has no rows.
+    Raises ValueError when a or b has no rows, or two rows for one pair.
     """
-    value = {(r[by], r[pair]): r[metric] for r in rows}
+    value: dict[tuple, float] = {}
+    for r in rows:
+        if r[by] in (a, b) and (r[by], r[pair]) in value:
+            raise ValueError(f"two rows with {by} = {r[by]!r}, {pair} = {r[pair]!r}: choose one")
+        value[r[by], r[pair]] = _number(r[metric])
     for name in (a, b):
         if not any(k[0] == name for k in value):
             raise ValueError(f"no rows with {by} = {name!r}")
@@ -49,8 +53,9 @@ def compare(
 
     names = list(dict.fromkeys(r[by] for r in rows))
     mine = {n: [r for r in rows if r[by] == n] for n in names}
-    own = {n: _interval([r[metric] for r in mine[n]]) for n in names}
-    names.sort(key=lambda n: own[n].mean, reverse=higher)
+    own = {n: _interval([_number(r[metric]) for r in mine[n]]) for n in names}
+    sign = -1 if higher else 1
+    names.sort(key=lambda n: (math.isnan(own[n].mean), sign * own[n].mean))  # no value: last
     table = []
     for name in names:
         against = gap(rows, name, names[0], metric, by, pair)
@@ -60,7 +65,7 @@ def compare(
         line |= {"seeds": own[name].n}
         for extra in ("logloss", "dense", "embedding", "seconds", "samples_per_second"):
             if extra in mine[name][0]:
-                line[extra] = sum(r[extra] for r in mine[name]) / len(mine[name])
+                line[extra] = sum(_number(r[extra]) for r in mine[name]) / len(mine[name])
         table.append(line)
     whole = {c: pl.Int64 for c in ("dense", "embedding", "samples_per_second") if c in table[0]}
     return pl.DataFrame(table).cast(whole)
@@ -96,6 +101,11 @@ def show(record: Record, claims: Sequence[Claim]) -> None:
     lines = ["| claim | evidence here | verdict |", "|---|---|---|"]
     lines += [f"| {c.text} | {c.evidence} | **{c.outcome}** |" for c in claims]
     display(Markdown("\n".join(lines)))
+
+
+def _number(value: float | None) -> float:
+    """A metric as it was before its record: JSON has no NaN, so that a record holds None."""
+    return math.nan if value is None else value
 
 
 def _interval(values: Sequence[float]) -> Gap:

@@ -40,7 +40,7 @@ def explore(compute: Callable[..., go.Figure], name: str, caption: str, **slider
 
     def redraw(_change) -> None:
         figure = plots.bundle(compute(**{k: s.value for k, s in controls.items()}))
-        panel.update(figure, raw=True)
+        panel.update(figure, raw=True, metadata={"paperlab": {"figure": name}})
 
     for control in controls.values():
         control.observe(redraw, "value")

@@ -73,14 +73,14 @@ def page():
 
 
 def run_all(page) -> None:
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
+    page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
 
 
 def test_the_start_page_runs_in_jupyterlab(lab, page):
     page.goto(lab("notebooks/000_start_here.ipynb"))
     page.wait_for_selector(".jp-NotebookPanel", timeout=120_000)
-    page.wait_for_selector("text=Start here", timeout=60_000)
+    page.wait_for_selector("h1", timeout=60_000)
     run_all(page)
     page.wait_for_timeout(2000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)

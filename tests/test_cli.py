@@ -1,0 +1,170 @@
+"""The command as a user types it: what goes wrong is one line, an exit code, and a marked record."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from paperlab import records, runs
+from test_runs import project
+
+COMMAND = [sys.executable, "-c", "from paperlab.cli import main; main()"]
+
+
+def paperlab(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*COMMAND, *words],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def only_record(folder: Path) -> dict:
+    (path,) = (folder / "data/runs").glob("*/record.json")
+    return json.loads(path.read_text())
+
+
+def test_a_notebook_that_stores_nothing_runs_all_the_same(tmp_path):
+    project(tmp_path, "print(n)")
+    done = paperlab(tmp_path, "run", "small", "--set", "n=7")
+    assert done.returncode == 0, done.stderr
+    assert "101_small.ipynb" in done.stdout
+    record = only_record(tmp_path)
+    assert (record["status"], record["metrics"], record["verdicts"]) == ("ok", {}, [])
+    assert record["parameters"]["n"] == 7
+
+
+def test_a_killed_kernel_is_one_line_and_a_failed_record(tmp_path):
+    project(tmp_path, "x = 1", "import os\nos._exit(9)", "y = 2")
+    done = paperlab(tmp_path, "run", "small")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("paperlab: 101_small failed in cell 3: ")
+    assert (only_record(tmp_path)["status"], only_record(tmp_path)["error"]["cell"]) == (
+        "failed",
+        3,
+    )
+
+
+def test_a_cell_before_the_parameters_has_its_own_number(tmp_path):
+    path = project(tmp_path)
+    book = json.loads(path.read_text())
+    first = {"cell_type": "code", "id": "first", "metadata": {}, "source": "1 / 0"}
+    book["cells"].insert(1, first | {"outputs": [], "execution_count": None})
+    path.write_text(json.dumps(book))
+    with pytest.raises(runs.RunFailed, match="failed in cell 1: ZeroDivisionError"):
+        runs.run(path, tmp_path)
+
+
+def test_ctrl_c_marks_the_record_and_says_so(tmp_path):
+    project(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(300)")
+    run = subprocess.Popen(
+        [*COMMAND, "run", "small"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        for _ in range(600):
+            if (tmp_path / "notebooks/begun").exists():
+                break
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        _, stderr = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    assert "paperlab: interrupted" in stderr
+    assert only_record(tmp_path)["status"] == "failed"
+    assert only_record(tmp_path)["error"]["message"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ("small: {full: [", "profiles.yaml is not slug"),
+        ("small: [1, 2]", "profiles.yaml is not slug"),
+        ("small: {full: {1: 2}}", "no parameter 1"),
+        ("small: {full: {n: many}}", "n takes int"),
+    ],
+)
+def test_a_broken_profile_is_refused_before_a_kernel(tmp_path, profiles, message):
+    project(tmp_path)
+    (tmp_path / "notebooks/profiles.yaml").write_text(profiles)
+    done = paperlab(tmp_path, "run", "small", "--profile", "full")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "cell", ["a: int = (", "a: int = 'x", "x.y: int = 3", "  a: int = 1\n b = 2"]
+)
+def test_a_parameters_cell_that_is_not_python_is_refused(tmp_path, cell):
+    path = project(tmp_path)
+    book = json.loads(path.read_text())
+    book["cells"][1]["source"] = cell
+    path.write_text(json.dumps(book))
+    with pytest.raises(runs.BadInput, match=r"101_small\.ipynb, parameters") as error:
+        runs.inspect(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["[]", "5..2", "0..999999999999", "0.." + "9" * 5000])
+def test_a_list_that_cannot_be_run_is_refused(tmp_path, value):
+    with pytest.raises(runs.BadInput, match="takes list") as error:
+        runs.settle(project(tmp_path), "quick", {"seeds": value})
+    assert len(str(error.value)) < 200
+
+
+def test_a_list_that_is_empty_by_default_may_be_empty(tmp_path):
+    path = project(tmp_path, cell="real: list[str] = []  # logs")
+    assert runs.settle(path, "quick", {"real": "[]"}) == {"real": []}
+
+
+def test_a_number_too_large_for_a_float_is_refused(tmp_path):
+    path = project(tmp_path, cell="rate: float = 1.0  # of learning (per step, 0.0..)")
+    for value in ("1" + "0" * 400, "1e999"):
+        with pytest.raises(runs.BadInput, match="takes float"):
+            runs.settle(path, "quick", {"rate": value})
+
+
+def test_a_copy_that_jupyterlab_made_is_in_nobodys_way(tmp_path):
+    path = project(tmp_path)
+    (path.parent / "101_small-Copy1.ipynb").write_text(path.read_text())
+    assert runs.find("small", tmp_path) == path
+    assert paperlab(tmp_path, "list").stdout.count("101_small") == 1
+
+
+def test_a_notebook_elsewhere_is_not_taken_for_its_namesake(tmp_path):
+    path = project(tmp_path)
+    other = tmp_path / "101_small.ipynb"
+    other.write_text(path.read_text())
+    with pytest.raises(runs.BadInput, match="no notebook"):
+        runs.find(str(other), tmp_path)
+    assert runs.find(str(path), tmp_path) == path
+
+
+def test_a_notebook_without_a_card_is_named(tmp_path):
+    project(tmp_path)
+    for name, text in (("102_empty", '{"cells": []}'), ("103_odd", "{")):
+        broken = tmp_path / f"notebooks/{name}.ipynb"
+        broken.write_text(text)
+        with pytest.raises(runs.BadInput, match=name):
+            runs.card(broken)
+
+
+def test_figures_without_a_browser_say_so(tmp_path):
+    project(tmp_path)
+    done = paperlab(tmp_path, "figures", PATH=str(tmp_path), BROWSER_PATH=str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "install chromium" in done.stderr
+
+
+def test_without_git_the_code_counts_as_not_committed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert records.code_version(tmp_path) == {"commit": "", "dirty": True}
