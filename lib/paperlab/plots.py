@@ -105,6 +105,7 @@ def attach_pictures(book: dict, folder: Path, prefix: str) -> list[Path]:
         return []
     import kaleido
     import plotly.graph_objects as go
+    from PIL import Image
 
     os.environ["BROWSER_PATH"] = browser()
     folder.mkdir(parents=True, exist_ok=True)
