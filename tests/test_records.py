@@ -60,6 +60,7 @@ def test_only_clean_successful_runs_are_kept(tmp_path):
     for change, message in (
         ({"status": "failed", "code": {"dirty": False}}, "no record of a successful run"),
         ({"code": {"dirty": True}}, "not committed"),
+        ({"code": {"dirty": False}, "overrides": {"n": "1"}}, "--set changed n"),
     ):
         records.write(tmp_path / "run/record.json", base | change)
         with pytest.raises(ValueError, match=message):

@@ -173,11 +173,15 @@ def reference(notebook: str, profile: str, root: Path | None = None) -> dict | N
 def keep(folder: Path, root: Path) -> Path:
     """Copy a run's record to data/reference, to be committed.
 
-    Raises ValueError, in one line, when the run failed or its code was not committed.
+    Raises ValueError, in one line, when the run failed, changed the profile's values, or ran on code
+    that was not committed.
     """
     record = read(folder / "record.json")
     if record is None or record["status"] != "ok":
         raise ValueError(f"{folder.name} has no record of a successful run")
+    if record.get("overrides"):
+        changed = ", ".join(record["overrides"])
+        raise ValueError(f"{folder.name} is not the profile: --set changed {changed}")
     if record["code"]["dirty"]:
         raise ValueError(f"{folder.name} ran on code that is not committed: commit, and run again")
     path = root / "data/reference" / f"{record['notebook']}_{record['profile']}.json"

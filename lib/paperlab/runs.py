@@ -217,6 +217,7 @@ def run(
     folder = root / "data/runs" / f"{stamp}-{notebook.stem}-{profile}"
     path, executed = folder / "record.json", folder / notebook.name
     record = records.begin(notebook.stem, profile, parameters, root)
+    record["overrides"] = overrides or {}
     records.write(path, record)
     began, error = time.perf_counter(), None
     before = os.environ.get(records.RUN_VARIABLE)
