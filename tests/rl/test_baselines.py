@@ -1,0 +1,191 @@
+"""Baselines and the training call, against a small decision process that is solved exactly."""
+
+import numpy as np
+import pytest
+import torch
+from paperlab.rl.baselines import BCQ, CQL, DQN, DiscreteSAC, MyopicRanker
+from paperlab.rl.envs import tabular
+from paperlab.rl.offline import Draws, Follower, Lookup, OfflineAgent, chosen, fit
+
+S, A, GAMMA = 4, 2, 0.8
+
+
+def process(seed=0):
+    """P (A, S, S) without the discount, whose missing mass ends the episode, and R (A, S)."""
+    draw = np.random.default_rng(seed)
+    P = draw.dirichlet(np.ones(S), (A, S)) * draw.uniform(0.5, 1, (A, S, 1))
+    return P, draw.uniform(0, 1, (A, S))
+
+
+def log_of(P, R, rows=20_000, seed=1, rare=0.3):
+    """Transitions from uniform states; action 1 with probability ``rare``; rewards without noise."""
+    draw = np.random.default_rng(seed)
+    s = draw.integers(0, S, rows)
+    a = (draw.random(rows) < rare).astype(int)
+    chain = np.concatenate([P, 1 - P.sum(-1, keepdims=True)], -1)
+    after = (draw.random((rows, 1)) > chain[a, s].cumsum(-1)).sum(-1)
+    eye = torch.eye(S + 1)
+    return {
+        "obs": eye[s, :S],
+        "action": torch.tensor(a),
+        "reward": torch.tensor(R[a, s], dtype=torch.float32),
+        "next_obs": eye[after, :S],
+        "done": torch.tensor(after == S, dtype=torch.float32),
+    }
+
+
+EVERY = {"obs": torch.eye(S)}
+FAST = {"widths": (), "lr": 0.01, "gamma": GAMMA, "tau": 0.1}
+
+
+def optimal_q(P, R, gamma=GAMMA):
+    V = tabular.value_iteration(gamma * P, R)
+    return tabular.action_values(gamma * P, R, V).T
+
+
+@pytest.mark.parametrize("make", [DQN, lambda *a, **k: BCQ(*a, threshold=0.0, **k)])
+def test_tabular_dqn_finds_the_optimal_values(make):
+    P, R = process()
+    torch.manual_seed(0)
+    agent = make(S, A, **FAST)
+    fit(agent, log_of(P, R), steps=900, batch_size=8192)
+    with torch.no_grad():
+        np.testing.assert_allclose(agent.q(EVERY), optimal_q(P, R), atol=0.08)
+    assert agent.policy(EVERY).argmax(1).tolist() == optimal_q(P, R).argmax(1).tolist()
+
+
+def test_a_terminal_step_is_worth_its_reward_and_no_other_is():
+    """The released baselines have it the wrong way round: they bootstrap where the episode ends."""
+    torch.manual_seed(0)
+    end = {"obs": torch.eye(S), "next_obs": torch.eye(S).roll(1, 0), "reward": torch.arange(4.0)}
+    end |= {"action": torch.tensor([0, 1, 0, 1]), "done": torch.ones(4)}
+    for agent in (DQN(S), CQL(S), BCQ(S), DiscreteSAC(S)):
+        assert torch.equal(agent.targets(end), end["reward"])
+        on = agent.targets(end | {"done": torch.zeros(4)})
+        assert (on - end["reward"]).abs().min() > 1e-6
+
+
+def test_the_double_estimator_asks_one_net_and_values_with_the_other():
+    agent = DQN(S, A, widths=(), gamma=0.5)
+    with torch.no_grad():
+        agent.net[0].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]))
+        agent.slow.copy[0].weight.copy_(torch.tensor([[5.0, 0, 0, 0], [7, 2, 0, 0]]))
+    batch = {"next_obs": torch.eye(S)[:1], "reward": torch.ones(1), "done": torch.zeros(1)}
+    assert agent.targets(batch).item() == 1 + 0.5 * 5  # not 7: the net prefers action 0
+
+
+def test_sac_finds_the_soft_fixed_point():
+    P, R = process()
+    torch.manual_seed(0)
+    agent = DiscreteSAC(S, A, temperature=0.2, **FAST)
+    fit(agent, log_of(P, R), steps=900, batch_size=8192)
+    q = np.zeros((A, S))
+    for _ in range(300):
+        q = R + GAMMA * P @ (0.2 * np.log(np.exp(q / 0.2).sum(0)))
+    pi = np.exp(q / 0.2) / np.exp(q / 0.2).sum(0)
+    with torch.no_grad():
+        np.testing.assert_allclose(agent.q(EVERY), q.T, atol=0.08)
+        np.testing.assert_allclose(agent.policy(EVERY), pi.T, atol=0.08)
+
+
+def test_bcq_never_does_what_the_log_hardly_does():
+    P, R = process()
+    R = R.copy()
+    R[1] += 5  # worth a lot, and nearly never tried
+    log = log_of(P, R, rare=0.02)
+    for threshold, action in ((0.3, 0), (0.001, 1)):
+        torch.manual_seed(0)
+        agent = BCQ(S, A, threshold=threshold, **FAST)
+        fit(agent, log, steps=400, batch_size=512)
+        assert agent.policy(EVERY).argmax(1).tolist() == [action] * S
+
+
+def test_cql_lowers_what_the_log_hardly_does_and_is_dqn_at_zero():
+    P, R = process()
+    gaps = {}
+    for alpha in (0.0, 1.0):
+        torch.manual_seed(0)
+        agent = CQL(S, A, alpha=alpha, **FAST)
+        fit(agent, log_of(P, R, rare=0.1), steps=400, batch_size=512)
+        with torch.no_grad():
+            gaps[alpha] = (agent.q(EVERY)[:, 1] - agent.q(EVERY)[:, 0]).mean().item()
+    assert gaps[1.0] < gaps[0.0] - 0.5
+    batch = next(iter(Draws(log_of(P, R), 1, 64, 0)))
+    torch.manual_seed(0)
+    plain = DQN(S, A)
+    torch.manual_seed(0)
+    assert torch.equal(plain.loss(batch, 0), CQL(S, A, alpha=0.0).loss(batch, 0))
+
+
+def test_the_myopic_ranker_learns_rewards_only():
+    P, R = process()
+    torch.manual_seed(0)
+    agent = MyopicRanker(S, A, widths=(), lr=0.02)
+    fit(agent, log_of(P, R), steps=500, batch_size=512)
+    with torch.no_grad():
+        np.testing.assert_allclose(agent.q(EVERY), R.T, atol=0.03)
+
+
+def test_a_follower_moves_a_share_of_the_way_and_learns_nothing():
+    net = torch.nn.Linear(2, 1)
+    slow = Follower(net, 0.25)
+    before = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight += 4
+    slow.follow(net)
+    torch.testing.assert_close(slow.copy.weight, before + 1)
+    assert not any(p.requires_grad for p in slow.parameters())
+
+
+def test_same_seed_same_weights_and_what_is_watched():
+    P, R = process()
+    log, weights = log_of(P, R, rows=500), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        agent = DQN(S, A)
+        seen = fit(
+            agent, log, steps=6, batch_size=32, seed=seed, every=3, watch=lambda a: {"n": a.gamma}
+        )
+        weights.append(agent.net[0].weight.detach().clone())
+    assert seen == [{"step": 3, "n": 0.9}, {"step": 6, "n": 0.9}]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_chosen_picks_along_the_last_axis():
+    values = torch.arange(12.0).view(2, 3, 2)
+    assert chosen(values, torch.tensor([1, 0, 1])).tolist() == [[1, 2, 5], [7, 8, 11]]
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step():
+    P, R = process()
+    log = log_of(P, R, rows=100)
+    log["reward"][:] = torch.nan
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
+        fit(DQN(S), log, steps=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: DQN(S, gamma=1.0), r"gamma must be in \[0, 1\), got 1.0"),
+        (lambda: DQN(S, lr=0.0), "lr must be above 0"),
+        (lambda: DQN(S, tau=0.0), r"tau must be in \(0, 1\], got 0.0"),
+        (lambda: CQL(S, alpha=-1.0), "alpha must be 0 or more, got -1.0"),
+        (lambda: BCQ(S, threshold=2.0), r"threshold must be in \[0, 1\], got 2.0"),
+        (lambda: DiscreteSAC(S, temperature=0.0), "temperature must be above 0, got 0.0"),
+        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=0), "steps must be at least 1, got 0"),
+        (lambda: fit(DQN(S), {"obs": torch.eye(S), "done": torch.ones(2)}, steps=1), "one length"),
+        (lambda: OfflineAgent(gamma=-0.1), r"gamma must be in \[0, 1\)"),
+    ],
+)
+def test_bad_values_say_what_is_right(make, says):
+    with pytest.raises(ValueError, match=says) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_lookup_draws_what_its_table_says():
+    log = {"obs": Lookup(torch.eye(S), torch.tensor([2, 0, 1], dtype=torch.uint8))}
+    log["reward"] = torch.tensor([2.0, 0, 1])
+    batch = next(iter(Draws(log, 1, 64, 0)))
+    assert torch.equal(batch["obs"].argmax(1).float(), batch["reward"])
