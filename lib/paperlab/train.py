@@ -186,15 +186,23 @@ def evaluate(model: ClickModel, log: Log, part: str = "test") -> dict[str, float
 
 @torch.no_grad()
 def predict(model: ClickModel, split: Split, batch_size: int = 8192) -> Tensor:
-    """Logits (n,) in float32 on the CPU, in the order of the split's rows."""
+    """Logits (n,) in float32 on the CPU, in the order of the split's rows.
+
+    Rows with histories are scored by length, in smaller batches the longer they are, so that
+    padding and memory stay bounded: at most 16 events for each of ``batch_size`` rows.
+    """
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    parts = [
-        model(type(b)(*(t.to(device) for t in b))).float().cpu()
-        for b in (split.take(slice(i, i + batch_size)) for i in range(0, len(split), batch_size))
-    ]
+    scores = torch.empty(len(split))
+    if split.spans is None:
+        batches = [slice(i, i + batch_size) for i in range(0, len(split), batch_size)]
+    else:
+        order = split.lengths.argsort(stable=True)
+        batches = order.split(max(1, batch_size * 16 // max(16, split.length)))
+    for rows in batches:
+        scores[rows] = model(split.take(rows).to(device)).float().cpu()
     model.train(training)
-    return torch.cat(parts)
+    return scores
 
 
 def best_precision(accelerator: str = "auto") -> str:

@@ -53,7 +53,8 @@ def draw(rows: int = 32, seed: int = 0) -> Batch:
     items[0, 1:] = 0  # and an empty one
     price = torch.randn(rows, 1, generator=generator)
     score = 2 * (items[:, 0] > 2) - 1 + price[:, 0] + (items[:, 1:] == 2).sum(1) - 0.5
-    return Batch(torch.cat([users, items], 1).int(), price, (score > 0).float()[:, None])
+    ids, history = torch.cat([users, items[:, :1]], 1).int(), items[:, 1:, None].int()
+    return Batch(ids, price, (score > 0).float()[:, None], history)
 
 
 @pytest.fixture(params=MODELS)
@@ -96,7 +97,9 @@ def test_a_tiny_log_is_learned(model):
 def test_a_row_does_not_depend_on_the_rows_beside_it(model):
     batch = draw()
     model.eval()
-    alone = torch.cat([model(Batch(*(t[k : k + 1] for t in batch))) for k in range(4)])
+    alone = torch.cat(
+        [model(Batch(*(None if t is None else t[k : k + 1] for t in batch))) for k in range(4)]
+    )
     torch.testing.assert_close(alone, model(batch)[:4], rtol=1e-4, atol=1e-5)
 
 

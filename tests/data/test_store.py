@@ -1,30 +1,103 @@
 """Schema, column store, batches, and the two generators."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from paperlab.data import Batches, Field, Log, Schema, from_arrays, open_store, save
 from paperlab.data.criteo_shaped import criteo_shaped
 from paperlab.data.noise_fields import noise_fields
 
 SCHEMA = Schema(
-    (Field("n", "numeric"), Field("h", "sequence", length=3, shares="i"), Field("u", size=5), Field("i", size=9)),
+    (
+        Field("n", "numeric"),
+        Field("h", "sequence", length=3, shares="i"),
+        Field("g", "sequence", length=3, size=4),
+        Field("u", size=5),
+        Field("i", size=9),
+    ),
     ("click",),
     user="u",
-)  # fmt: skip
+)
 
 
-def log(rows: int = 50) -> Log:
+def log(rows: int = 50, **extra) -> Log:
     draw = np.random.default_rng(0)
-    ids = np.concatenate([draw.integers(0, 5, (rows, 1)), draw.integers(0, 9, (rows, 4))], 1)
+    ids = np.stack([draw.integers(0, 5, rows), draw.integers(0, 9, rows)], 1)
     values = np.stack([draw.random(rows), draw.integers(0, 2, rows)], 1)
-    return from_arrays("x", SCHEMA, ids, values, np.arange(rows) % 3)
+    events = draw.integers(1, 4, (40, 2)), np.sort(draw.integers(0, 10**6, 40))
+    start = draw.integers(0, 40, rows)
+    spans = np.stack([start, np.minimum(40, start + draw.integers(0, 7, rows))], 1)
+    columns = {"spans": spans, "events": events, "times": draw.integers(10**6, 10**7, rows)}
+    return from_arrays("x", SCHEMA, ids, values, np.arange(rows) % 3, **columns | extra)
+
+
+def slow_take(split, index):
+    """History and hours of each row, one event after another."""
+    spans = [split.spans[i].tolist() for i in index]
+    used = [list(range(max(a, b - split.length), b)) for a, b in spans]
+    longest = max(1, *map(len, used))
+    history = torch.zeros(len(used), longest, split.events.ids.shape[1], dtype=torch.int32)
+    hours = torch.zeros(len(used), longest)
+    for row, places in enumerate(used):
+        for back, event in enumerate(reversed(places), 1):
+            history[row, -back] = split.events.ids[event]
+            seconds = int(split.times[index[row]] - split.events.times[event])
+            hours[row, -back] = seconds / 3600
+    return history, hours
 
 
 def test_fields_stand_in_the_order_of_the_matrix():
-    assert [f.name for f in SCHEMA.fields] == ["u", "i", "n", "h"]
-    assert (SCHEMA.id_columns, SCHEMA.user_column) == (5, 0)
+    assert [f.name for f in SCHEMA.fields] == ["u", "i", "n", "h", "g"]
+    assert (SCHEMA.user_column, SCHEMA.length) == (0, 3)
     assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 16), min_size=1, max_size=12))
+def test_histories_are_gathered_as_a_loop_would(index):
+    split = log().train
+    batch = split.take(torch.tensor(index))
+    history, hours = slow_take(split, index)
+    assert torch.equal(batch.history, history)
+    torch.testing.assert_close(batch.elapsed, hours)
+    assert batch.elapsed.dtype == torch.float32
+    assert batch.history.dtype == torch.int32
+
+
+def test_a_slice_takes_the_rows_of_the_index_and_lengths_are_capped():
+    split = log().train
+    by_slice, by_index = split.take(slice(2, 9)), split.take(torch.arange(2, 9))
+    assert all(torch.equal(a, b) for a, b in zip(by_slice, by_index, strict=True))
+    real = split.take(slice(None)).history[..., 0] > 0
+    assert torch.equal(real.sum(1), split.lengths)
+    assert split.lengths.max() == 3
+
+
+def test_empty_histories_and_logs_without_times():
+    none = np.zeros((50, 2), np.int64)
+    batch = log(spans=none).train.take(slice(0, 4))
+    assert batch.history.tolist() == [[[0, 0]]] * 4
+    assert batch.elapsed.tolist() == [[0.0]] * 4
+    assert log(times=None).train.take(slice(0, 4)).elapsed is None
+    ordered = log(events=(np.ones((40, 2)), None))
+    assert ordered.train.take(slice(0, 4)).elapsed is None
+    assert ordered.events.times is None
+
+
+def test_user_keys_need_not_be_a_field():
+    keys = np.arange(50)
+    plain = Schema(SCHEMA.fields, ("click",))
+    made = log(users=keys)
+    outside = from_arrays(
+        "x", plain, np.zeros((50, 2)), np.zeros((50, 2)), keys % 3, users=keys,
+        spans=np.zeros((50, 2)), events=(np.ones((1, 2)), None),
+    )  # fmt: skip
+    assert outside.user("valid").tolist() == keys[1::3].tolist()
+    assert torch.equal(made.user("train"), made.train.ids[:, 0])  # a field goes first
 
 
 @pytest.mark.parametrize(
@@ -33,6 +106,16 @@ def test_fields_stand_in_the_order_of_the_matrix():
         (lambda: Field("a", "words"), "not 'words'"),
         (lambda: Field("a"), "size >= 1"),
         (lambda: Field("a", "sequence", size=3), "length >= 1"),
+        (
+            lambda: Schema(
+                (Field("a", "sequence", size=3, length=1), Field("b", "sequence", size=3, length=2))
+            ),
+            "one length",
+        ),
+        (lambda: log(spans=np.full((50, 2), 41)), "stop <= 40 events"),
+        (lambda: log(spans=np.array([[2, 1]] * 50)), "start <= stop"),
+        (lambda: log(spans=None), "spans of shape"),
+        (lambda: log(events=(np.ones((40, 1)), None)), "event columns"),
         (lambda: Schema((Field("a", size=2), Field("a", size=2))), "twice"),
         (lambda: Schema((Field("a", size=2),), user="b"), "not a categorical field"),
         (lambda: Schema(()), "at least one field"),
@@ -59,9 +142,13 @@ def test_a_log_survives_the_disk_and_is_mapped(tmp_path):
     for part in ("train", "valid", "test"):
         torch.testing.assert_close(getattr(found, part).ids, getattr(made, part).ids)
         torch.testing.assert_close(getattr(found, part).values, getattr(made, part).values)
-    (tmp_path / "x/test.ids.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"test\.ids\.npy missing"):
-        open_store(tmp_path / "x")
+        whole = [getattr(x, part).take(slice(None)) for x in (found, made)]
+        assert all(torch.equal(a, b) for a, b in zip(*whole, strict=True))
+    assert found.train.events is found.test.events
+    for gone in (r"valid\.spans", r"events\.ids", r"test\.ids"):
+        (tmp_path / f"x/{gone.replace(chr(92), '')}.npy").unlink()
+        with pytest.raises(FileNotFoundError, match=rf"{gone}\.npy"):
+            open_store(tmp_path / "x")
 
 
 def test_batches_cover_every_row_once_in_a_new_order_each_epoch():
@@ -75,6 +162,35 @@ def test_batches_cover_every_row_once_in_a_new_order_each_epoch():
     assert not torch.equal(torch.cat(first), torch.cat(second))
     again = [b.numeric for b in Batches(log().train, 4, seed=3)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_rows_of_like_length_go_together_and_none_is_lost():
+    draw = np.random.default_rng(1)
+    made = log(3000, spans=np.stack([np.zeros(3000, int), draw.integers(0, 4, 3000)], 1))
+    made = replace(made.train, values=torch.arange(1000.0)[:, None].expand(1000, 2))
+    padded = {}
+    for bucket in (True, False):
+        batches = Batches(made, 16, seed=3, bucket=bucket)
+        first, second = (list(batches) for _ in range(2))
+        for epoch in (first, second):
+            rows = torch.cat([b.labels[:, 0] for b in epoch])
+            assert rows.sort().values.tolist() == list(range(1000))
+        assert [len(b.labels) for b in first] == [16] * 62 + [8]
+        padded[bucket] = sum(float((b.history[..., 0] == 0).sum()) for b in first)
+        lengths = [b.history.shape[1] for b in first]
+        assert not bucket or lengths != sorted(lengths)
+        again = Batches(made, 16, seed=3, bucket=bucket)
+        assert all(torch.equal(a.labels, b.labels) for a, b in zip(first, again, strict=True))
+    assert padded[True] < 0.35 * padded[False]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_share_the_batches_that_one_would_see(rank, monkeypatch):
+    whole = [b.labels for b in Batches(log(300).train, 8)][:12]
+    monkeypatch.setattr(Batches, "_processes", staticmethod(lambda: (rank, 2)))
+    mine = [b.labels for b in Batches(log(300).train, 8)]
+    assert len(mine) == 12
+    assert all(torch.equal(a[rank::2], b) for a, b in zip(whole, mine, strict=True))
 
 
 def test_batches_resume_where_they_were():

@@ -2,11 +2,12 @@
 
 from .batches import Batches
 from .schema import Field, Schema
-from .store import Batch, Log, Split, from_arrays, open_store, save
+from .store import Batch, Events, Log, Split, from_arrays, open_store, save
 
 __all__ = [
     "Batch",
     "Batches",
+    "Events",
     "Field",
     "Log",
     "Schema",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from .store import Batch, Split
 
@@ -18,14 +19,20 @@ class Batches:
     process and dropped with several (all must have the same number of rows).
 
     batch_size: rows per global batch, >= 1.
+    bucket: whether rows with histories of like length go together, so that little of a batch is
+        padding. Only among the rows of 50 batches at a time, drawn anew each epoch, so that no
+        batch is the same twice. Without sequences: nothing.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int = 0):
+    WINDOW = 50  # batches
+
+    def __init__(self, split: Split, batch_size: int, seed: int = 0, bucket: bool = True):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not len(split):
             raise ValueError("cannot make batches of an empty split")
         self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.bucket = bucket and split.spans is not None
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -41,12 +48,24 @@ class Batches:
             )
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(self.split), generator=generator)
+        if self.bucket:
+            order = self._by_length(order, generator)
         order = order.to(self.split.ids.device)
         for step in range(self.start, len(self)):
             last = step + 1 == len(self)  # move on before the yield: a reader need not ask again
             self.epoch, self.start = (self.epoch + 1, 0) if last else (self.epoch, step + 1)
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield self.split.take(rows[rank::world] if world > 1 else rows)
+
+    def _by_length(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """Sort each window of rows by length, then shuffle the whole batches; the rest stays last."""
+        whole = len(order) // self.batch_size
+        rows, rest = order[: whole * self.batch_size], order[whole * self.batch_size :]
+        length = self.split.lengths.cpu()[rows]
+        window = torch.arange(len(rows)) // (self.WINDOW * self.batch_size)
+        rows = rows[(window * (self.split.length + 1) + length).argsort(stable=True)]
+        rows = rows.view(whole, self.batch_size)[torch.randperm(whole, generator=generator)]
+        return torch.cat([rows.flatten(), rest])
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch comes from: Lightning stores it in its checkpoints."""

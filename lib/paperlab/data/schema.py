@@ -13,10 +13,11 @@ class Field:
     """One input column.
 
     kind: ``categorical`` holds an id in ``[0, size)``, where 0 is out-of-vocabulary;
-    ``numeric`` holds a float; ``sequence`` holds ``length`` ids, oldest first, the most recent
-    last, padded on the left with 0.
+    ``numeric`` holds a float; ``sequence`` is a column of the log's event table: a row's history
+    is a span of events, oldest first, and all sequences of a schema are columns of the same events.
     size: number of ids, out-of-vocabulary included (numeric: 0).
-    length: ids per row of a sequence (otherwise 0).
+    length: the most recent events of a history that a row uses, >= 1, equal for all sequences of
+        a schema (otherwise 0).
     shares: name of the categorical field whose embedding table a sequence uses.
     """
 
@@ -48,7 +49,8 @@ class Schema:
     """The fields of a log in the order categorical, numeric, sequence; its labels; its user key.
 
     user: name of the categorical field by which grouped metrics (GAUC) group rows, or None.
-    Raises ValueError for duplicate names, a user or a shared table that is not a categorical field.
+    Raises ValueError for duplicate names, a user or a shared table that is not a categorical field,
+    and sequences of different length.
     """
 
     fields: tuple[Field, ...]
@@ -66,6 +68,9 @@ class Schema:
             raise ValueError(f"schema: names occur twice: {doubled}")
         if not self.fields or not self.labels:
             raise ValueError("schema: needs at least one field and one label")
+        if len({f.length for f in self.sequences}) > 1:
+            lengths = {f.name: f.length for f in self.sequences}
+            raise ValueError(f"schema: sequences must have one length, got {lengths}")
         known = {f.name for f in self.categorical}
         for name in [self.user, *(f.shares for f in self.sequences)]:
             if name is not None and name not in known:
@@ -86,13 +91,13 @@ class Schema:
         return tuple(f for f in self.fields if f.kind == "sequence")
 
     @cached_property
-    def id_columns(self) -> int:
-        """Columns of the integer matrix: one a categorical field, ``length`` a sequence."""
-        return len(self.categorical) + sum(f.length for f in self.sequences)
+    def length(self) -> int:
+        """The most recent events of a history that a row uses; 0 without sequences."""
+        return self.sequences[0].length if self.sequences else 0
 
     @cached_property
     def user_column(self) -> int | None:
-        """Column of the user key in the integer matrix."""
+        """Column of the user key among the categorical fields."""
         return None if self.user is None else [f.name for f in self.categorical].index(self.user)
 
     def to_json(self) -> str:

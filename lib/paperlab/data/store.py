@@ -1,19 +1,23 @@
-"""The column store: one int32 and one float32 matrix a split, memory-mapped, gathered by index (ours).
+"""The column store: a few matrices a split, memory-mapped, gathered by index (ours).
 
 On disk a log is a folder::
 
     schema.json                      fields, labels, user key
     train.ids.npy  train.values.npy  valid.*  test.*
+    events.ids.npy  events.times.npy train.spans.npy  train.times.npy  ...   with sequences
+    train.users.npy  ...             where the user key is not a field
     notes.json                       rows, rejected rows, source, licence: how it was made
 
-``ids`` (n, id_columns) int32 holds categorical and sequence ids; ``values`` (n, numeric + labels)
-float32 holds the numeric fields, then the labels.
+``ids`` (n, categorical) int32; ``values`` (n, numeric + labels) float32 holds the numeric fields,
+then the labels. Histories are ragged: all events lie in one table (E, sequences), a user's one
+after another in order of time, and a row's history is the span [start, stop) of it, so that the
+thousand rows of one user share one copy of her events.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,23 +31,56 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 SPLITS = ("train", "valid", "test")
+OPTIONAL = ("spans", "times", "users")  # columns of a split that a log may lack
 
 
 class Batch(NamedTuple):
-    """What a model sees: B rows."""
+    """What a model sees: B rows, and the last T <= ``length`` events of their histories.
 
-    ids: Int[Tensor, "B C"]  # int32; categorical columns, then sequences
+    history: oldest first, the most recent event last, padded on the left with 0; T is the longest
+        history of the batch, at least 1. An event is real where its first id is not 0, so that one
+        whose first field is out of vocabulary counts as padding. None without sequences.
+    elapsed: hours from each event to the row's own time, 0 at padding. None without times.
+    """
+
+    ids: Int[Tensor, "B C"]  # int32
     numeric: Float[Tensor, "B N"]
     labels: Float[Tensor, "B L"]
+    history: Int[Tensor, "B T S"] | None = None  # int32
+    elapsed: Float[Tensor, "B T"] | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(*(None if t is None else t.to(device) for t in self))
+
+
+class Events(NamedTuple):
+    """Every event that a history of the log may hold, a user's one after another, oldest first.
+
+    ids: int32, one column a sequence field. times: int64 seconds, or None where only the order is
+    known.
+    """
+
+    ids: Int[Tensor, "E S"]
+    times: Int[Tensor, " E"] | None = None
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one part of a log, in memory or memory-mapped."""
+    """The rows of one part of a log, in memory or memory-mapped.
+
+    spans: [start, stop) of each row's history in ``events``; length: the most recent events of it
+    that are used. times: seconds at which the row's response was asked for, on the events' clock.
+    users: key of grouped metrics where no field holds it.
+    """
 
     ids: Int[Tensor, "n C"]
     values: Float[Tensor, "n V"]
     n_numeric: int
+    spans: Int[Tensor, "n 2"] | None = None
+    times: Int[Tensor, " n"] | None = None
+    users: Int[Tensor, " n"] | None = None
+    events: Events | None = None
+    length: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,19 +88,45 @@ class Split:
     def take(self, index: Int[Tensor, " B"] | slice) -> Batch:
         """Gather rows: one index per matrix, no Python per row."""
         values = self.values[index]
-        return Batch(self.ids[index], values[:, : self.n_numeric], values[:, self.n_numeric :])
+        rows = (self.ids[index], values[:, : self.n_numeric], values[:, self.n_numeric :])
+        if self.spans is None:
+            return Batch(*rows)
+        start, stop = self.spans[index].unbind(1)
+        used = (stop - start).clamp(max=self.length)
+        longest = max(int(used.max()), 1)
+        back = torch.arange(longest, 0, -1, device=used.device)  # T..1: the last column is stop - 1
+        real = back <= used[:, None]
+        place = torch.where(real, stop[:, None] - back, 0)
+        history = self.events.ids[place].mul_(real[:, :, None])
+        if self.times is None or self.events.times is None:
+            return Batch(*rows, history)
+        hours = (self.times[index][:, None] - self.events.times[place]) / 3600
+        return Batch(*rows, history, hours.mul_(real))
 
     @property
     def labels(self) -> Float[Tensor, "n L"]:
         return self.values[:, self.n_numeric :]
 
+    @property
+    def lengths(self) -> Int[Tensor, " n"]:
+        """Events that each row uses."""
+        return (self.spans[:, 1] - self.spans[:, 0]).clamp(max=self.length)
+
     def to(self, device: torch.device | str) -> Split:
-        return Split(self.ids.to(device), self.values.to(device), self.n_numeric)
+        def moved(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.to(device)
+
+        tensors = {k: moved(getattr(self, k)) for k in ("ids", "values", *OPTIONAL)}
+        events = self.events and Events(*map(moved, self.events))
+        return replace(self, **tensors, events=events)
 
 
 @dataclass(frozen=True)
 class Log:
-    """A click log in three parts. ``truth`` holds what a generator knows (None for real data)."""
+    """A click log in three parts. ``truth`` holds what a generator knows (None for real data).
+
+    Raises ValueError when a part does not have the columns that the schema asks for.
+    """
 
     name: str
     schema: Schema
@@ -74,19 +137,33 @@ class Log:
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        sequences = len(self.schema.sequences)
         for part in SPLITS:
             split = getattr(self, part)
-            want = (self.schema.id_columns, len(self.schema.numeric) + len(self.schema.labels))
-            have = (split.ids.shape[1], split.values.shape[1])
+            want = (
+                len(self.schema.categorical),
+                len(self.schema.numeric) + len(self.schema.labels),
+                sequences,
+            )
+            events = split.events.ids.shape[1] if split.events and len(split.events.ids) else 0
+            have = (split.ids.shape[1], split.values.shape[1], events)
             if want != have:
                 raise ValueError(
-                    f"{self.name}.{part}: the schema asks for {want} id and value columns, found {have}"
+                    f"{self.name}.{part}: the schema asks for {want} id, value and event columns, "
+                    f"found {have}"
                 )
+            if sequences and (split.spans is None or split.spans.shape != (len(split), 2)):
+                raise ValueError(f"{self.name}.{part}: histories need spans of shape (n, 2)")
+
+    @property
+    def events(self) -> Events | None:
+        """The event table that the spans of all parts point into; None without sequences."""
+        return self.train.events
 
     def user(self, part: str) -> Int[Tensor, " n"] | None:
-        """The user key of every row of a part, for grouped metrics."""
-        column = self.schema.user_column
-        return None if column is None else getattr(self, part).ids[:, column]
+        """The user key of every row of a part, for grouped metrics; None where there is none."""
+        split, column = getattr(self, part), self.schema.user_column
+        return split.users if column is None else split.ids[:, column]
 
     def __repr__(self) -> str:
         rows = " / ".join(f"{len(getattr(self, p)):,}" for p in SPLITS)
@@ -95,28 +172,59 @@ class Log:
 
 
 def from_arrays(
-    name: str, schema: Schema, ids: np.ndarray, values: np.ndarray, part: np.ndarray, **extra
+    name: str,
+    schema: Schema,
+    ids: np.ndarray,
+    values: np.ndarray,
+    part: np.ndarray,
+    *,
+    spans: np.ndarray | None = None,
+    times: np.ndarray | None = None,
+    users: np.ndarray | None = None,
+    events: tuple[np.ndarray, np.ndarray | None] | None = None,
+    **extra,
 ) -> Log:
-    """A log from matrices in memory; ``part`` (n,) holds 0 train, 1 valid, 2 test."""
-    n_numeric = len(schema.numeric)
+    """A log from matrices in memory; ``part`` (n,) holds 0 train, 1 valid, 2 test.
+
+    events: ids (E, sequences) and seconds (E,) or None; spans (n, 2) point into it. times (n,):
+    seconds of the rows. users (n,): user key where it is not a field. extra: truth, notes.
+    Raises ValueError for spans outside the events.
+    """
+    if spans is not None and len(spans):
+        low, high = spans.min(), spans.max()
+        if low < 0 or high > len(events[0]) or (spans[:, 0] > spans[:, 1]).any():
+            raise ValueError(
+                f"{name}: spans must be 0 <= start <= stop <= {len(events[0]):,} events"
+            )
+    if events is not None:
+        events = Events(_tensor(events[0], np.int32), _tensor(events[1], np.int64))
+    optional = {"spans": spans, "times": times, "users": users}
     splits = [
         Split(
-            torch.from_numpy(np.ascontiguousarray(ids[part == k], dtype=np.int32)),
-            torch.from_numpy(np.ascontiguousarray(values[part == k], dtype=np.float32)),
-            n_numeric,
+            _tensor(ids[part == k], np.int32),
+            _tensor(values[part == k], np.float32),
+            len(schema.numeric),
+            **{n: _tensor(a[part == k], np.int64) for n, a in optional.items() if a is not None},
+            events=events,
+            length=schema.length,
         )
         for k in range(3)
     ]
     return Log(name, schema, *splits, **extra)
 
 
+def _tensor(array: np.ndarray | None, dtype: type) -> Tensor | None:
+    return None if array is None else torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
+
+
 def save(log: Log, folder: Path) -> None:
     """Write a log as a folder that ``open_store`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in SPLITS:
-        split = getattr(log, part)
-        np.save(folder / f"{part}.ids.npy", split.ids.numpy())
-        np.save(folder / f"{part}.values.npy", split.values.numpy())
+    tables = {p: getattr(log, p) for p in SPLITS} | ({"events": log.events} if log.events else {})
+    for part, table in tables.items():
+        for name in ("ids", "values", *OPTIONAL):
+            if (column := getattr(table, name, None)) is not None:
+                np.save(folder / f"{part}.{name}.npy", column.numpy())
     (folder / "notes.json").write_text(json.dumps(log.notes, indent=1))
     (folder / "schema.json").write_text(log.schema.to_json())
 
@@ -126,16 +234,26 @@ def open_store(folder: Path, name: str | None = None) -> Log:
 
     Raises FileNotFoundError, in one line, when a part is missing.
     """
-    missing = [
-        n
-        for n in ("schema.json", *(f"{p}.{m}.npy" for p in SPLITS for m in ("ids", "values")))
-        if not (folder / n).is_file()
-    ]
+    needed = ["schema.json", *(f"{p}.{m}.npy" for p in SPLITS for m in ("ids", "values"))]
+    if (folder / "schema.json").is_file():
+        schema = Schema.from_json((folder / "schema.json").read_text())
+        if schema.sequences:
+            needed += ["events.ids.npy", *(f"{p}.spans.npy" for p in SPLITS)]
+    missing = [n for n in needed if not (folder / n).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a column store: {', '.join(missing)} missing")
-    schema = Schema.from_json((folder / "schema.json").read_text())
+    events = None
+    if schema.sequences:
+        events = Events(_map(folder / "events.ids.npy"), _map(folder / "events.times.npy"))
     splits = [
-        Split(*(_map(folder / f"{part}.{m}.npy") for m in ("ids", "values")), len(schema.numeric))
+        Split(
+            _map(folder / f"{part}.ids.npy"),
+            _map(folder / f"{part}.values.npy"),
+            len(schema.numeric),
+            **{n: _map(folder / f"{part}.{n}.npy") for n in OPTIONAL},
+            events=events,
+            length=schema.length,
+        )
         for part in SPLITS
     ]
     notes = folder / "notes.json"
@@ -147,6 +265,8 @@ def open_store(folder: Path, name: str | None = None) -> Log:
     )
 
 
-def _map(path: Path) -> Tensor:
+def _map(path: Path) -> Tensor | None:
+    if not path.is_file():
+        return None
     array = np.load(path, mmap_mode="c")  # copy-on-write: torch wants a writable buffer
     return torch.from_numpy(array) if array.size else torch.from_numpy(np.array(array))
