@@ -2,9 +2,10 @@
 
 import os
 
-# Threads of torch's OpenMP that wait by spinning take the cores from whoever else computes: two
-# notebooks at once slow each other twenty-fold. A short spin costs nothing when alone. It is read
-# when torch is first imported; a value that is set already stays.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Threads of torch's OpenMP wait by spinning, and take the cores from whoever else computes: with the
+# default spin two notebooks at once slow each other twenty-fold. With no spin to speak of, each
+# operator wakes its threads anew, which costs a lone run a third. Some tenths of a millisecond is
+# enough for both. Read when torch is first imported; a value that is set already stays.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"

@@ -85,8 +85,10 @@ class RowAdam(torch.optim.Optimizer):
             for table in group["params"] if group["rows"] else []:
                 state = self.state[table]
                 if state and state["settled"] < state["step"]:
-                    everything = torch.arange(len(table), device=table.device)
-                    self._write(table, self._awake(table, everything, group))
+                    last = state["last"]
+                    asleep = (last < int(state["step"])).logical_and_(last >= 0)
+                    for rows in asleep.nonzero().flatten().split(65_536):  # what a cache can hold
+                        self._write(table, self._awake(table, rows, group))
                     state["settled"] = state["step"].clone()
 
     def state_dict(self) -> dict:
@@ -108,7 +110,8 @@ class RowAdam(torch.optim.Optimizer):
             state["step"] = state["step"].cpu()
             now, device = int(state["step"]), table.device
             state["settled"] = state["step"].clone()
-            state["last"] = torch.full((len(table),), now, dtype=torch.int32, device=device)
+            # -1: never read, so nothing to catch up on
+            state["last"] = torch.full((len(table),), now or -1, dtype=torch.int32, device=device)
             state["sums"] = torch.zeros(now + 4 * MEMORY, device=device)
         return state
 
@@ -128,7 +131,7 @@ class RowAdam(torch.optim.Optimizer):
         """Copies of rows and their moments, caught up with the steps that they slept through."""
         state, (beta1, beta2) = self.state[table], group["betas"]
         w, m, v = (t.index_select(0, rows) for t in (table, state["exp_avg"], state["exp_avg_sq"]))
-        last = state["last"].index_select(0, rows)
+        last = state["last"].index_select(0, rows).clamp_(min=0)
         slept = (state["step"].item() - last)[:, None]
         eps = group["eps"] * (1 - beta2 ** (last + 1.0)).sqrt_()[:, None]
         moved = m * state["sums"].index_select(0, last)[:, None]
