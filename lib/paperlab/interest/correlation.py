@@ -1,0 +1,174 @@
+"""What an event of a category at a position says about a target: in the data, and in a model.
+
+Three measures of a grid (category, position), all for one category of the target:
+
+* `mutual_information`: in the data, bits (the authors' "category-wise target-aware correlation");
+* `learned`: in a model's vectors, exp(score) * norm (the authors' measure);
+* `effect`: in a model's answers, nats of the logit that one event moves (ours). The first two read
+  off parts of a model and suit some architectures better than others; this one asks the whole.
+
+Positions count from the target: column 0 is the most recent event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num
+
+    from ..data.store import Batch
+
+EMPTY = 1e-5  # what the authors put in the place of an empty cell
+
+
+def mutual_information(
+    x_positive: Num[Tensor, "*grid"],
+    x_negative: Num[Tensor, "*grid"],
+    positives: Num[Tensor, "*grid"] | float,
+    negatives: Num[Tensor, "*grid"] | float,
+) -> Float[Tensor, "*grid"]:
+    """Bits that X (0/1) holds about a label (0/1), from counts.
+
+    x_positive, x_negative: rows with X = 1 among the positive, the negative ones. positives,
+    negatives: all rows of either label. Empty cells of the 2 x 2 table count as 1e-5.
+    """
+    cells = torch.stack(
+        [
+            torch.stack([x_positive, x_negative]),
+            torch.stack([positives - x_positive, negatives - x_negative]),
+        ]
+    ).double()
+    cells = cells.where(cells > 0, EMPTY)
+    total = cells.sum((0, 1))
+    independent = cells.sum(0, keepdim=True) * cells.sum(1, keepdim=True) / total
+    return (cells / total * (cells / independent).log2()).sum((0, 1))
+
+
+def in_data(
+    history: Int[Tensor, "n T"],
+    target: Int[Tensor, " n"],
+    labels: Num[Tensor, " n"],
+    category: int,
+    categories: int,
+    last: int,
+) -> Float[Tensor, "categories last"]:
+    """`mutual_information` of [the event at p has category c] with the label, over the rows whose
+    target has ``category``.
+
+    history: categories of events, most recent last, 0 for padding. categories: ids run from 0 to
+    categories - 1; row 0 (padding) is 0. last: positions 1..last >= 1, T at most.
+    """
+    rows = target == category
+    recent, y = history[rows].flip(1)[:, :last].long(), labels[rows] > 0
+    place = torch.arange(recent.shape[1], device=recent.device) * categories
+    counts = [
+        torch.bincount((recent[side] + place).flatten(), minlength=categories * last)
+        for side in (y, ~y)
+    ]
+    positive, negative = (c.view(last, categories).t() for c in counts)
+    bits = mutual_information(positive, negative, y.sum(), (~y).sum())
+    bits[0] = 0.0
+    return bits
+
+
+def learned(
+    events: Float[Tensor, "*grid E"], target: Float[Tensor, "*grid E"], product: bool
+) -> Float[Tensor, "*grid"]:
+    """exp(<e~, v~> / sqrt(d)) * |e~ * v~|, and |e~| alone without ``product`` (DIN).
+
+    From vectors of category and time only, as `InterestModel.encode` gives them.
+    """
+    score = (events * target).sum(-1) / events.shape[-1] ** 0.5
+    return score.exp() * (events * target if product else events).norm(dim=-1)
+
+
+@torch.no_grad()
+def learned_grid(
+    model, column: int, category: int, last: int, elapsed: Float[Tensor, " last"] | None = None
+) -> Float[Tensor, "categories last"]:
+    """`learned` for every category of an event and positions 1..last.
+
+    model: an `InterestModel`. column: which of its sequence fields holds categories; the vectors of
+    the other fields are put to 0. category: of the target. elapsed: hours from position 1..last to
+    the target, for models that read them.
+    """
+    embed, size = model.embed, model.schema.categorical[model.embed.targets[column]].size
+    start = int(embed.history_offsets[column])
+    vectors = torch.zeros(size, model.d_event, device=embed.table.weight.device)
+    vectors[:, column * embed.dim : (column + 1) * embed.dim] = embed.table.weight[
+        start : start + size
+    ]
+    events = vectors[:, None].expand(-1, last, -1)  # a history of one category only, for each
+    target = vectors[category].expand(size, -1)
+    mask = torch.ones(size, last, dtype=torch.bool, device=vectors.device)
+    if elapsed is not None:
+        elapsed = elapsed.to(vectors).flip(0).expand(size, -1)
+    events, target = model.encode(events, target, mask, elapsed)
+    return learned(events, target[:, None], model.product).flip(1)
+
+
+@torch.no_grad()
+def effect(
+    logit: Callable[[Batch], Float[Tensor, " B"]],
+    batch: Batch,
+    events: Int[Tensor, "C S"],
+    neutral: Int[Tensor, " S"],
+    last: int,
+) -> Float[Tensor, "C last"]:
+    """Mean change of a logit, in nats, when the event at a position becomes each of C others.
+
+    logit: a model in evaluation mode, or any other function of a batch. batch: rows whose target
+    the question is about. events: ids of the C events, one column a sequence field. neutral: the
+    event against which they are measured. last: positions 1..last, all of them real in all rows.
+    Raises ValueError when a row has fewer than ``last`` events.
+    """
+    if (batch.history[:, -last:, 0] == 0).any() or batch.history.shape[1] < last:
+        raise ValueError(f"batch: every row needs at least last={last} events")
+    tried = torch.cat([neutral[None], events]).to(batch.history)
+    rows, n = len(batch.labels), len(tried)
+    many = type(batch)(*(None if t is None else t.repeat(n, *[1] * (t.ndim - 1)) for t in batch))
+    columns = []
+    for p in range(1, last + 1):
+        history = many.history.clone()
+        history[:, -p] = tried.repeat_interleave(rows, 0)
+        answer = logit(many._replace(history=history)).float().view(n, rows)
+        columns.append((answer[1:] - answer[0]).mean(1))
+    return torch.stack(columns, 1)
+
+
+def spearman(a: Num[Tensor, "*grid"], b: Num[Tensor, "*grid"]) -> float:
+    """Correlation of the ranks of two grids, in [-1, 1]; ties share their mean rank.
+
+    NaN when either is constant.
+    """
+    x, y = (_ranks(v.flatten().double()) for v in (a, b))
+    x, y = x - x.mean(), y - y.mean()
+    return (x @ y / (x.norm() * y.norm())).item()
+
+
+def fitted_decay(row: Float[Tensor, " P"]) -> float:
+    """The lambda in (0, 1] of a * lambda^(p - 1) + c that fits a row of positions 1..P best.
+
+    Least squares in a and c for each of 999 lambdas (P >= 3). A constant row does not decay: 1.
+    Raises ValueError for fewer than 3 positions.
+    """
+    if len(row) < 3:
+        raise ValueError(f"row needs at least 3 positions, got {len(row)}")
+    y = row.double() - row.double().mean()
+    if y.abs().max() <= 1e-6 * row.abs().max():
+        return 1.0
+    rates = torch.arange(1, 1000, dtype=torch.float64) / 1000
+    shape = rates[:, None] ** torch.arange(len(row))
+    shape = shape - shape.mean(1, keepdim=True)
+    explained = (shape @ y) ** 2 / shape.square().sum(1)
+    return rates[explained.argmax()].item()
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, place, count = values.unique(return_inverse=True, return_counts=True)
+    return (count.cumsum(0) - (count - 1) / 2.0).double()[place]
