@@ -1,5 +1,7 @@
 """The bench: both sides train the same function on the same rows; the tables say what was measured."""
 
+import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from paperlab import bench
-from paperlab.bench import speed
+from paperlab.bench import preparation, profile, startup, training
 from paperlab.data.schema import Field, Schema
 from paperlab.data.store import from_arrays, save
 
@@ -47,14 +49,14 @@ def folder(log, peer, tmp_path_factory):
 
 def theirs(peer, name):
     if name == "DCNv2":
-        return peer.DCNv2(SCHEMA, speed.DIM, speed.LR, speed.CROSSES, speed.DCN_WIDTHS)
-    return peer.DeepFM(SCHEMA, speed.DIM, speed.LR, speed.FM_WIDTHS)
+        return peer.DCNv2(SCHEMA, training.DIM, training.LR, training.CROSSES, training.DCN_WIDTHS)
+    return peer.DeepFM(SCHEMA, training.DIM, training.LR, training.FM_WIDTHS)
 
 
-@pytest.mark.parametrize("name", speed.MODELS)
+@pytest.mark.parametrize("name", training.MODELS)
 def test_both_sides_are_the_same_function(peer, log, folder, name):
     """From the same weights (large ones, so that every term counts) the same probabilities."""
-    ours, other = speed.build(name, SCHEMA, 0), theirs(peer, name)
+    ours, other = training.build(name, SCHEMA, 0), theirs(peer, name)
     with torch.no_grad():
         for p in ours.embed.parameters():
             p.normal_(0, 0.5)
@@ -68,7 +70,7 @@ def test_both_sides_are_the_same_function(peer, log, folder, name):
 
 def test_copying_refuses_another_model(peer):
     with pytest.raises(ValueError, match="not the same model"):
-        peer.copy_weights(speed.build("DCNv2", SCHEMA, 0), theirs(peer, "DeepFM"))
+        peer.copy_weights(training.build("DCNv2", SCHEMA, 0), theirs(peer, "DeepFM"))
 
 
 def test_sequences_are_refused(peer):
@@ -95,13 +97,13 @@ def test_both_sides_see_the_same_rows(peer, log, folder):
         np.testing.assert_array_equal(found, want)
 
 
-@pytest.mark.parametrize("name", speed.MODELS)
+@pytest.mark.parametrize("name", training.MODELS)
 def test_one_run_of_each_side(peer, log, folder, name):
     torch_threads = torch.get_num_threads()
     try:
         runs = [
-            speed.train_ours(name, str(folder), 0),
-            speed.train_theirs(name, str(folder), 0, workers=0),
+            training.train_ours(name, str(folder), 0),
+            training.train_theirs(name, str(folder), 0, workers=0),
         ]
     finally:
         torch.set_num_threads(torch_threads)
@@ -115,7 +117,7 @@ def test_training_moves_both_sides_alike(peer, log, folder):
     """One full batch, so one step of Adam from the same weights: nearly the same model."""
     from paperlab import train
 
-    ours, other = speed.build("DeepFM", SCHEMA, 0), theirs(peer, "DeepFM")
+    ours, other = training.build("DeepFM", SCHEMA, 0), theirs(peer, "DeepFM")
     before = ours.embed.table.weight.detach().clone()
     peer.train(ours, other, log, folder, batch_size=300, workers=0)
     train.fit(ours, log, batch_size=300, precision="32-true")
@@ -135,21 +137,15 @@ def test_summary_takes_medians_pair_by_pair():
         {"ours": run(2, 0.72), "theirs": run(4, 0.70)},
         {"ours": run(4, 0.71), "theirs": run(5, 0.75)},
     ]
-    row = speed.summary(runs)
+    row = training.summary(runs)
     assert row["ours"] == 50 and row["theirs"] == 25
     assert row["ratio"] == 2 and row["ratio_range"] == [1.25, 4]
     assert row["auc_ours"] == 0.71 and row["auc_theirs"] == 0.71
 
 
-RECORD = {
-    "machine": "Some CPU, 2 cores",
-    "date": "2026-01-31",
-    "versions": {"torch": "1", "fuxictr": "2"},
+FOUND = {
     "log": "Log(tiny)",
     "pairs": 5,
-    "dim": 16,
-    "batch_size": 4096,
-    "threads": 2,
     "rows": [
         {
             "name": name,
@@ -161,61 +157,83 @@ RECORD = {
             "auc_theirs": 0.71198,
             "workers": 1,
         }
-        for name in speed.MODELS
+        for name in training.MODELS
     ],
-    "startup": [{"name": "import torch", "seconds": 1.234, "range": [1, 2]}],
 }
 
 
-def test_markdown_has_a_line_a_model_and_a_line_a_start():
-    lines = bench.markdown(RECORD).splitlines()
+def test_training_has_a_line_a_model():
+    lines = training.markdown(FOUND).splitlines()
     assert lines[2] == "| DCNv2 | 12,346 | 4,000 | 3.1 (2.9–3.2) | 0.7123 | 0.7120 |"
     assert lines[3].startswith("| DeepFM |")
     assert {line.count("|") for line in lines[:4]} == {7}
-    assert lines[-1] == "| `import torch` | 1.23 |"
-    assert "Some CPU, 2 cores, 2026-01-31" in lines[5]
 
 
-def test_rewrite_replaces_what_is_between_the_markers_and_nothing_else(tmp_path):
-    file = tmp_path / "README.md"
-    file.write_text("above\n<!-- bench -->\nold\n<!-- /bench -->\nbelow\n")
-    for text in ("first", "second"):
-        assert bench.rewrite(file, text)
-        assert file.read_text() == f"above\n<!-- bench -->\n{text}\n<!-- /bench -->\nbelow\n"
-    for bare in ("no markers", "<!-- bench --> not closed"):
-        file.write_text(bare)
-        assert not bench.rewrite(file, "text")
-        assert file.read_text() == bare
-    assert not bench.rewrite(tmp_path / "absent.md", "text")
-
-
-def test_a_trial_measures_but_records_nothing(peer, log, monkeypatch, tmp_path, capsys):
-    """One pair through ``main``, with the runs themselves replaced by numbers."""
+def test_one_pair_of_both_models(peer, log, monkeypatch):
+    """The whole of ``measure``, with the runs themselves replaced by numbers."""
     generator = SimpleNamespace(criteo_shaped=lambda rows, ids, seed: log)
     monkeypatch.setitem(sys.modules, "paperlab.data.criteo_shaped", generator)
-    monkeypatch.setattr(bench, "ROOT", tmp_path)
-    monkeypatch.setattr(bench, "startup", lambda: RECORD["startup"])
-    results = {speed.train_ours: run(1.0, 0.702), speed.train_theirs: run(4.0, 0.700)}
-    monkeypatch.setattr(speed, "alone", lambda call, *args: results[call])
-    found = bench.main(pairs=3, rows=1000)
-    assert [r["name"] for r in found["rows"]] == list(speed.MODELS)
+    results = {training.train_ours: run(1.0, 0.702), training.train_theirs: run(4.0, 0.700)}
+    monkeypatch.setattr(training, "alone", lambda call, *args, spin=None: results[call])
+    found = training.measure(pairs=3, rows=1000)
+    assert [r["name"] for r in found["rows"]] == list(training.MODELS)
     assert all(r["ratio"] == 4 and len(r["runs"]) == 3 for r in found["rows"])
-    printed = capsys.readouterr().out
-    assert "not recorded" in printed and "test AUC differs by more than 0.001" in printed
-    assert not list(tmp_path.iterdir())
-    bench.main(pairs=bench.PAIRS, rows=bench.ROWS)
-    assert (tmp_path / "data" / "reference" / "bench.json").is_file()
 
 
 @pytest.mark.parametrize("wrong", [{"pairs": 0}, {"rows": 10}])
 def test_values_out_of_range(wrong):
     with pytest.raises(ValueError, match="pairs >= 1 and rows >= 1000"):
-        bench.main(**wrong)
+        training.measure(**wrong)
+
+
+def test_each_side_waits_as_it_would_by_itself(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert training.alone(os.getenv, "GOMP_SPINCOUNT", spin="9") == "9"
+    assert training.alone(os.getenv, "GOMP_SPINCOUNT") == "7"
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_startup_times_what_it_names():
+    assert 0 < startup.import_seconds("json") < 5
+    found = {"times": 3, "rows": [{"name": "import torch", "seconds": 1.234, "range": [1, 2]}]}
+    assert startup.markdown(found).splitlines()[2] == "| `import torch` | 1.23 |"
+
+
+def test_preparation_counts_every_row(monkeypatch):
+    """A thousand rows of real text through a real process; one row in a hundred is malformed."""
+    monkeypatch.setattr(preparation, "EVERY", 100)
+    found = preparation.measure(rows=1000)
+    assert (sum(found["stored"].values()), found["rejected"]) == (990, 10)
+    assert found["bytes"] > 100_000 and found["peak_mb"] > 50
+    assert "| 1,000 |" in preparation.markdown(found) and "| 990 | 10 |" in preparation.markdown(
+        found
+    )
+
+
+def test_a_part_is_recorded_and_published_between_its_markers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(startup, "measure", lambda: {"times": 1, "rows": []})
+    readme = tmp_path / "README.md"
+    for old in ("", "old text\n"):
+        readme.write_text(f"above\n<!-- bench startup -->\n{old}<!-- /bench startup -->\nbelow\n")
+        bench.main(["startup"])
+        text = readme.read_text()
+        assert text.startswith("above\n<!-- bench startup -->\n| start | seconds |")
+        assert text.endswith("<!-- /bench startup -->\nbelow\n") and "old" not in text
+    record = json.loads((tmp_path / "data/reference/bench_startup.json").read_text())
+    assert record["rows"] == [] and record["machine"] in text
+    readme.write_text("no markers")
+    bench.main(["startup"])
+    assert readme.read_text() == "no markers"
+    assert "holds no markers of startup" in capsys.readouterr().out
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="no part lunch; it has training, startup"):
+        bench.main(["lunch"])
 
 
 def test_profile_lists_the_costly_operators(log, capsys):
-    from paperlab.bench import profile
-
     assert profile.model_name("deepfm") == "DeepFM"
     with pytest.raises(ValueError, match="DCNv2, DeepFM"):
         profile.model_name("resnet")

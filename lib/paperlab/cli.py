@@ -155,13 +155,17 @@ def refresh(name: Name) -> None:
 
 @app.command()
 def bench(
-    pairs: Annotated[int, typer.Option(help="alternating runs of each side")] = 5,
-    rows: Annotated[int, typer.Option(help="rows of the Criteo-shaped log")] = 400_000,
+    parts: Annotated[list[str] | None, typer.Argument(help="training, startup, ...")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="dcnv2 or deepfm: where its time goes")
+        str | None, typer.Option(help="dcnv2 or deepfm: where its training time goes instead")
     ] = None,
 ) -> None:
-    """Training speed against FuxiCTR, and start-up times."""
+    """Measure parts of the bench, all by default, and write them into the README."""
+    if profile is not None:
+        from .bench.profile import print_profile
+
+        print_profile(profile)
+        return
     from .bench import main as measure
 
-    measure(pairs=pairs, rows=rows, profile=profile)
+    measure(parts or [])

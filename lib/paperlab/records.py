@@ -142,11 +142,9 @@ def read_all(root: Path | None = None) -> pl.DataFrame:
     import polars as pl
 
     root = root or project_root()
-    paths = [*(root / "data/runs").glob("*/record.json"), *(root / "data/reference").glob("*.json")]
+    kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
     rows = []
-    for path in sorted(paths):
-        if path.name.startswith("bench"):
-            continue
+    for path in sorted([*(root / "data/runs").glob("*/record.json"), *kept]):
         record = read(path)
         if record is not None:
             flat = {

@@ -10,8 +10,9 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from .. import train
+from ..data.criteo_shaped import criteo_shaped
 from ..data.store import Log
-from .speed import BATCH_SIZE, MODELS, THREADS, build
+from .training import BATCH_SIZE, IDS, MODELS, ROWS, THREADS, build
 
 
 def model_name(text: str) -> str:
@@ -22,8 +23,13 @@ def model_name(text: str) -> str:
     raise ValueError(f"bench has no model {text!r}; it has {', '.join(MODELS)}")
 
 
-def print_profile(name: str, log: Log, top: int = 12) -> None:
-    """Train one epoch under torch's profiler and print the operators with most CPU time."""
+def print_profile(name: str, log: Log | None = None, top: int = 12) -> None:
+    """Train one epoch under torch's profiler and print the operators with most CPU time.
+
+    log: None for the log of the bench.
+    """
+    name = model_name(name)
+    log = log or criteo_shaped(rows=ROWS, ids=IDS, seed=0)
     torch.set_num_threads(THREADS)
     few = replace(log.valid, ids=log.valid.ids[:1000], values=log.valid.values[:1000])
     log = replace(log, valid=few, test=few)  # scoring is not what is asked about

@@ -13,7 +13,7 @@ IMPORTS = ("torch", "lightning", "paperlab", "paperlab.ctr", "paperlab.train", P
 CELLS = ("from paperlab import ctr, data, train", f"import {PEER}")
 
 
-def startup(times: int = 5) -> list[dict[str, str | float]]:
+def measure(times: int = 5) -> dict:
     """Median seconds to import each module in a fresh interpreter, and to a ready notebook."""
     imports = {m: [] for m in IMPORTS}
     kernels = {c: [] for c in CELLS}
@@ -22,13 +22,21 @@ def startup(times: int = 5) -> list[dict[str, str | float]]:
             seconds.append(import_seconds(module))
         for cell, seconds in kernels.items():
             seconds.append(kernel_seconds(cell))
-    return [
+    rows = [
         {"name": name, "seconds": statistics.median(seconds), "range": [min(seconds), max(seconds)]}
         for name, seconds in (
             *((f"import {m}", s) for m, s in imports.items()),
             *((f"start a kernel, {c}", s) for c, s in kernels.items()),
         )
     ]
+    return {"times": times, "rows": rows}
+
+
+def markdown(found: dict) -> str:
+    """A line a start."""
+    lines = ["| start | seconds |", "|---|---:|"]
+    lines += [f"| `{r['name']}` | {r['seconds']:.2f} |" for r in found["rows"]]
+    return "\n".join([*lines, "", f"Medians of {found['times']} fresh interpreters."])
 
 
 def import_seconds(module: str) -> float:

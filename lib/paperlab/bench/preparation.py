@@ -1,0 +1,103 @@
+"""Raw Criteo-shaped text to a column store: rows a second and peak memory of the two passes (ours)."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ..data.criteo_shaped import HASHES, INTEGERS
+from .training import alone
+
+ROWS, CHUNK = 20_000_000, 500_000
+EVERY = 100_000  # a row in so many is malformed
+
+
+def measure(rows: int = ROWS) -> dict:
+    """Write ``rows`` >= 1 rows as a file, prepare it in a fresh process, and count what came out."""
+    if rows < 1:
+        raise ValueError(f"preparation bench needs rows >= 1, got {rows}")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "train.txt"
+        write_text(source, rows)
+        return {"rows": rows, "bytes": source.stat().st_size, **alone(prepare_once, str(source))}
+
+
+def markdown(found: dict) -> str:
+    """One line."""
+    kept = sum(found["stored"].values())
+    return (
+        "| rows of text | GB | seconds | rows/s | peak memory, MB | stored | put aside |\n"
+        "|---:|---:|---:|---:|---:|---:|---:|\n"
+        f"| {found['rows']:,} | {found['bytes'] / 1e9:.1f} | {found['seconds']:.0f} | "
+        f"{found['rows'] / found['seconds']:,.0f} | {found['peak_mb']:,} | {kept:,} | "
+        f"{found['rejected']:,} |\n\n"
+        "Criteo's 40 columns, tab-separated, into an int32 and a float32 matrix a split, in two "
+        "streaming passes; one row in 100,000 has a missing column."
+    )
+
+
+def write_text(path: Path, rows: int, seed: int = 0) -> None:
+    """Rows in the Kaggle layout: label, 13 counts, 26 hashes; a tenth of the cells empty."""
+    import polars as pl
+
+    draw = np.random.default_rng(seed)
+    with path.open("wb") as file:
+        for start in range(0, rows, CHUNK):
+            n = min(CHUNK, rows - start)
+            columns = {"label": (draw.random(n, np.float32) < 0.25).astype(np.int8)}
+            for k, size in enumerate((*INTEGERS, *HASHES)):
+                value = (size ** draw.random(n, np.float32)).astype(np.int64) - 1  # Zipf's law
+                if k >= len(INTEGERS):  # a hash: eight hexadecimal digits, the same for a value
+                    value = (value * 2_654_435_761 + k) % 2**32
+                text = pl.Series(value)
+                if k >= len(INTEGERS):
+                    text = _hex(value)
+                columns[f"f{k}"] = text.zip_with(
+                    pl.Series(draw.random(n, np.float32) < 0.9), pl.Series([None], dtype=text.dtype)
+                )
+            block = pl.DataFrame(columns).write_csv(separator="\t", include_header=False).encode()
+            lines = block.split(b"\n")
+            for bad in range(EVERY - 1, n, EVERY):
+                lines[bad] = lines[bad].rpartition(b"\t")[0]
+            file.write(b"\n".join(lines))
+
+
+def prepare_once(source: str) -> dict:
+    """Prepare a file beside it: seconds, peak memory of this process, rows stored and put aside."""
+    import json
+    import warnings
+
+    from ..data.loaders import CRITEO
+    from ..data.prepare import Recipe, TextSource, prepare
+
+    integers, categorical = CRITEO
+    path = Path(source)
+    store = path.with_name("store")
+    recipe = Recipe("label", categorical, integers, min_count=10)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*malformed rows.*")  # they are what is counted here
+        prepare(TextSource(path, ("label", *integers, *categorical)), recipe, store, {})
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    notes = json.loads((store / "notes.json").read_text())
+    return {
+        "seconds": seconds,
+        "peak_mb": round(peak / (1024 if sys.platform == "linux" else 1024**2)),
+        "stored": notes["rows"],
+        "rejected": notes["rejected"],
+    }
+
+
+def _hex(value: np.ndarray):
+    """Numbers below 2^32 as eight hexadecimal digits, without Python per row."""
+    import polars as pl
+
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    nibbles = (value[:, None] >> np.arange(28, -1, -4)) & 15
+    return pl.Series(digits[nibbles].view("S8").ravel().astype("U8"))
