@@ -15,33 +15,64 @@ rows = st.lists(
 )
 
 
-def slow_auc(scores, labels):
-    wins = [
-        (p > n) + 0.5 * (p == n)
+def slow_pairs(scores, labels, ties):
+    """What each positive-negative pair counts."""
+    return [
+        (p > n) + ties * (p == n)
         for p, y in zip(scores, labels, strict=True)
         if y
         for n, z in zip(scores, labels, strict=True)
         if not z
     ]
-    return sum(wins) / len(wins) if wins else math.nan
+
+
+def slow_by_user(scores, labels, users, ties):
+    """The pairs and the number of rows of every user who has both classes."""
+    mine = [users == u for u in users.unique()]
+    found = [(slow_pairs(scores[m].tolist(), labels[m].tolist(), ties), int(m.sum())) for m in mine]
+    return [(pairs, rows) for pairs, rows in found if pairs]
+
+
+def slow_gauc(scores, labels, users, ties):
+    found = slow_by_user(scores, labels, users, ties)
+    weight = sum(rows for _, rows in found)
+    return sum(sum(p) / len(p) * rows for p, rows in found) / weight if found else math.nan
 
 
 @settings(deadline=None, max_examples=60)
 @given(rows)
 def test_auc_and_gauc_equal_the_pairwise_count(drawn):
     scores, labels, users = (torch.tensor(c) for c in zip(*drawn, strict=True))
-    expected = slow_auc(scores.tolist(), labels.tolist())
-    assert metrics.auc(scores.float(), labels) == pytest.approx(expected, nan_ok=True)
-    parts = [
-        (
-            slow_auc(scores[users == u].tolist(), labels[users == u].tolist()),
-            int((users == u).sum()),
-        )
-        for u in users.unique()
-    ]
-    parts = [(a, n) for a, n in parts if not math.isnan(a)]
-    expected = sum(a * n for a, n in parts) / sum(n for _, n in parts) if parts else math.nan
-    assert metrics.gauc(scores.float(), labels, users) == pytest.approx(expected, nan_ok=True)
+    pairs = slow_pairs(scores.tolist(), labels.tolist(), 0.5)
+    expected = sum(pairs) / len(pairs) if pairs else math.nan
+    args = scores.float(), labels, users
+    assert metrics.auc(*args[:2]) == pytest.approx(expected, nan_ok=True)
+    for metric, ties in ((metrics.gauc, 0.5), (metrics.gauc_strict, 0.0)):
+        expected = slow_gauc(scores, labels, users, ties)
+        assert metric(*args) == pytest.approx(expected, nan_ok=True)
+    pairs = [x for p, _ in slow_by_user(scores, labels, users, 0.0) for x in p]
+    expected = sum(pairs) / len(pairs) if pairs else math.nan
+    assert metrics.pairwise_gauc(*args) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_tie_counts_one_half_or_nothing_by_name():
+    """TIN's sheet: (.7, .3) won, (.4, .4) tied."""
+    args = (
+        torch.tensor([0.7, 0.3, 0.4, 0.4]),
+        torch.tensor([1, 0, 1, 0]),
+        torch.tensor([5, 5, 9, 9]),
+    )
+    assert metrics.gauc(*args) == 0.75
+    assert metrics.gauc_strict(*args) == metrics.pairwise_gauc(*args) == 0.5
+    flat = torch.zeros(4), *args[1:]
+    assert (metrics.gauc(*flat), metrics.gauc_strict(*flat)) == (0.5, 0.0)
+
+
+def test_users_weigh_by_rows_in_gauc_and_by_pairs_in_pairwise():
+    scores = torch.tensor([2.0, 1, 3, 4, 1.0, 2])
+    labels, users = torch.tensor([1, 0, 0, 0, 1, 0]), torch.tensor([0, 0, 0, 0, 1, 1])
+    assert metrics.gauc_strict(scores, labels, users) == pytest.approx((4 / 3 + 0) / 6)
+    assert metrics.pairwise_gauc(scores, labels, users) == 0.25
 
 
 def test_auc_equals_scikit_learn_with_ties_at_size():

@@ -1,6 +1,8 @@
 """Metrics of ranked clicks as pure functions of tensors.
 
-Ties count one half everywhere. Standard definitions; the grouped AUC follows Zhu et al. 2017 (DIN).
+A tie of a positive and a negative counts one half, but in the two metrics that say that they are
+strict. Standard definitions; the grouped AUC follows Zhu et al. 2017 (DIN), its strict and pairwise
+forms the evaluation of TIN (Zhou et al. 2024).
 """
 
 from __future__ import annotations
@@ -22,14 +24,32 @@ def auc(scores: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
 
 
 def gauc(scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tensor, " n"]) -> float:
-    """Mean of the users' AUCs weighted by their rows, in [0, 1].
+    """Mean of the users' AUCs weighted by their rows, in [0, 1]; ties count one half.
 
     Users with one class only are left out; NaN when none is left.
     """
-    pairs, wins, rows = _group_wins(scores, labels, users)
-    both = pairs > 0
-    weight = rows[both]
-    return ((wins[both] / pairs[both] * weight).sum() / weight.sum()).item()
+    return _mean_by_rows(*_group_wins(scores, labels, users))
+
+
+def gauc_strict(
+    scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tensor, " n"]
+) -> float:
+    """`gauc` where a pair counts only if the positive's score is higher: ties count nothing.
+
+    A model that scores all rows alike gets 0, not 1/2.
+    """
+    return _mean_by_rows(*_group_wins(scores, labels, users, ties=0.0))
+
+
+def pairwise_gauc(
+    scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tensor, " n"]
+) -> float:
+    """Share of the positive-negative pairs inside users with s+ > s-, in [0, 1]; ties count nothing.
+
+    With one pair a user, as in TIN's protocol, this is `gauc_strict`. NaN when there is no pair.
+    """
+    pairs, wins, _ = _group_wins(scores, labels, users, ties=0.0)
+    return (wins.sum() / pairs.sum()).item()
 
 
 def logloss(logits: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
@@ -37,10 +57,19 @@ def logloss(logits: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
     return F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
 
 
-def _group_wins(scores: Tensor, labels: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per group: positive-negative pairs, pairs won (ties one half), rows; float64.
+def _mean_by_rows(pairs: Tensor, wins: Tensor, rows: Tensor) -> float:
+    both = pairs > 0
+    weight = rows[both]
+    return ((wins[both] / pairs[both] * weight).sum() / weight.sum()).item()
 
-    The Mann-Whitney count from average ranks: one sort by (group, score).
+
+def _group_wins(
+    scores: Tensor, labels: Tensor, groups: Tensor, ties: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per group: positive-negative pairs, pairs won (a tie counts ``ties``), rows; float64.
+
+    The Mann-Whitney count: after one sort by (group, score), a positive wins against the group's
+    negatives that stand before its block of equal scores.
     """
     if not len(scores) == len(labels) == len(groups) or scores.ndim != 1:
         raise ValueError(
@@ -53,14 +82,14 @@ def _group_wins(scores: Tensor, labels: Tensor, groups: Tensor) -> tuple[Tensor,
     order = order[groups[order].argsort(stable=True)]
     score, label, group = scores[order], labels[order].double(), groups[order]
     _, group, rows = group.unique_consecutive(return_inverse=True, return_counts=True)
-    start = (rows.cumsum(0) - rows)[group]
-    rank = torch.arange(1, len(score) + 1, device=score.device).double() - start
     new = torch.ones_like(score, dtype=torch.bool)
     new[1:] = (score[1:] != score[:-1]) | (group[1:] != group[:-1])
-    tie = new.cumsum(0) - 1
-    count = torch.bincount(tie).double()
-    rank = (torch.zeros_like(count).index_add_(0, tie, rank) / count)[tie]
+    block = new.cumsum(0) - 1
     zeros = torch.zeros(len(rows), dtype=torch.float64, device=score.device)
     positives = zeros.index_add(0, group, label)
-    wins = zeros.index_add(0, group, rank * label) - positives * (positives + 1) / 2
-    return positives * (rows - positives), wins, rows.double()
+    negatives = rows - positives
+    tied = torch.zeros(int(new.sum()), dtype=torch.float64, device=score.device)
+    tied = tied.index_add(0, block, 1 - label)  # negatives of every block
+    before = (tied.cumsum(0) - tied)[block] - (negatives.cumsum(0) - negatives)[group]
+    wins = zeros.index_add(0, group, label * (before + ties * tied[block]))
+    return positives * negatives, wins, rows.double()

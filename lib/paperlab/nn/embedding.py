@@ -114,7 +114,7 @@ class FeatureEmbedding(nn.Module):
         rows, events = rows.split([ids.numel(), history.numel()])
         return rows.view(*ids.shape, -1), events.view(*history.shape[:2], -1)
 
-    def _look_up(self, ids: Int[Tensor, ...]) -> Float[Tensor, "... dim"]:
+    def _look_up(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n dim"]:
         return self.lookup(self.table.weight, ids) if self.lookup else self.table(ids)
 
     def extra_repr(self) -> str:
