@@ -680,7 +680,7 @@ def trl_loss(types, settings, logits, reference, ids, mask):
     }
     sums = r.sum(1).chunk(2)
     inputs |= {"ref_chosen_logps": sums[0], "ref_rejected_logps": sums[1]}
-    loss = trainer._compute_loss(trainer.model, inputs)
+    loss = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
     return loss, {k: v[-1] for k, v in trainer._metrics["train"].items()}
 
 
