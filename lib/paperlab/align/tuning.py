@@ -1,0 +1,382 @@
+"""Tune a causal language model on preference pairs, with any weighting of tokens and any loss (ours).
+
+The policy is a `TinyLM`, or a checkpoint through `paperlab.align.hub`: whatever maps (ids, attention)
+to ``logits`` and last ``hidden`` states. One step is
+
+    logps = token_logps(policy(ids).logits, ids, mask)
+    w = 1, or uniform, SamPO's, LD-DPO's, OTPO's weights        (constants to the gradient)
+    s = sum_t w_t (logps_t - reference_logps_t)
+    loss = mean over pairs of preference_loss(kind, s_chosen, s_rejected)
+
+The reference is the policy as it is when the module is made: a frozen copy, or the same model with
+its LoRA adapter off, or, cheapest, log-probabilities computed once (`PreferenceTuning.refer`).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from . import losses, otpo
+from .preferences import PairBatch, Preferences
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+WEIGHTINGS = ("dpo", "uniform", "sampo", "ld", "otpo")
+
+
+class Referred(NamedTuple):
+    """A batch with what the reference says of it: log-probs, and weights where it gives them."""
+
+    pairs: PairBatch
+    logps: Float[Tensor, "2B T-1"]
+    weights: Float[Tensor, "2B T-1"] | None
+
+
+class Tuning(L.LightningModule):
+    """What supervised and preference tuning share: AdamW, a warm-up and a cosine to zero.
+
+    lr > 0. warmup: share of all steps, in [0, 1); the paper takes 0.1.
+    """
+
+    def __init__(self, policy: nn.Module, lr: float, warmup: float):
+        if not lr > 0 or not 0 <= warmup < 1:
+            raise ValueError(f"lr must be above 0 and warmup in [0, 1), got {lr} and {warmup}")
+        super().__init__()
+        self.policy, self.lr, self.warmup = policy, lr, warmup
+
+    def configure_optimizers(self):
+        trainable = [p for p in self.policy.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, self.lr, weight_decay=0.0)
+        total = self.trainer.estimated_stepping_batches
+        rise = max(1, round(self.warmup * total))
+        schedule = torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rise + 1), 1.0, rise),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - rise)),
+            ],
+            [rise],
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+class SupervisedTuning(Tuning):
+    """Next-token likelihood on the chosen responses, or on both: what comes before preferences.
+
+    Loss: mean negative log-likelihood of a completion token, in nats, over the batch's tokens.
+    """
+
+    def __init__(
+        self, policy: nn.Module, *, both: bool = False, lr: float = 1e-3, warmup: float = 0.1
+    ):
+        super().__init__(policy, lr, warmup)
+        self.both = both
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
+        rows = slice(None) if self.both else slice(len(batch.ids) // 2)
+        ids, attention, mask = batch.ids[rows], batch.attention[rows], batch.mask[rows]
+        logits = self.policy(ids, _padding(attention)).logits
+        nll = -losses.token_logps(logits, ids, mask).sum() / mask[:, 1:].sum()
+        self.log("loss", nll.detach())
+        return nll
+
+
+class PreferenceTuning(Tuning):
+    """Preference tuning of a causal language model; the policy as given becomes the reference.
+
+    weighting: ``dpo`` (1), ``uniform`` (equal budgets), ``sampo``, ``ld`` or ``otpo``.
+    kind: of `losses.LOSSES`; ``simpo`` has no reference. beta and ``options`` (epsilon, gamma, lam,
+        ...) go to it. ``kto`` needs mismatched pairs and is not offered.
+    ld_alpha: LD-DPO's weight in [0, 1] beyond the shorter length.
+    reg, reg_m, cost_norm, budget, representation: OTPO's, see `paperlab.align.otpo`; budget is the
+        uniform weighting's, too. weights_from: ``policy`` (the paper: weights move with it), or
+        ``reference``, where they stay as they are.
+    Raises ValueError for unknown names and numbers out of range.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        weighting: str = "dpo",
+        kind: str = "sigmoid",
+        *,
+        beta: float = 0.1,
+        options: dict | None = None,
+        ld_alpha: float = 0.5,
+        reg: float = 0.1,
+        reg_m: float = 0.2,
+        cost_norm: str = "valid_max",
+        budget: str = "min",
+        representation: str = "predictor",
+        weights_from: str = "policy",
+        lr: float = 1e-4,
+        warmup: float = 0.1,
+    ):
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}")
+        if kind not in losses.LOSSES or kind == "kto":
+            known = ", ".join(k for k in losses.LOSSES if k != "kto")
+            raise ValueError(f"kind must be one of {known}, not {kind!r}")
+        if weights_from not in ("policy", "reference"):
+            raise ValueError(f"weights_from must be policy or reference, not {weights_from!r}")
+        if weights_from == "reference" and kind == "simpo":
+            raise ValueError("weights_from must be policy for simpo, which has no reference")
+        super().__init__(policy, lr, warmup)
+        self.weighting, self.kind, self.beta = weighting, kind, beta
+        self.options, self.ld_alpha, self.budget = options or {}, ld_alpha, budget
+        self.transport = dict(reg=reg, reg_m=reg_m, cost_norm=cost_norm, budget=budget)
+        self.representation, self.weights_from = representation, weights_from
+        self.adapted = hasattr(policy, "disable_adapter")  # peft: the reference is inside
+        self.reference = None
+        if not self.adapted and kind != "simpo":
+            self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
+
+    # one step ------------------------------------------------------------------------------------
+
+    def compare(self, batch: PairBatch | Referred) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
+        """Each pair's loss, and metrics of the batch.
+
+        Metrics carry TRL's names and are of the weighted sums, as in the authors' code; those under
+        ``unweighted/`` are of the plain sums, and comparable between weightings. ``scaled_coeff`` is
+        the plan's mass over min(m, n).
+        """
+        referred = batch if isinstance(batch, Referred) else self._refer(batch)
+        ids, attention, mask, _ = referred.pairs
+        out = self.policy(ids, _padding(attention))
+        logps, mask = losses.token_logps(out.logits, ids, mask), mask[:, 1:]
+        weights, seen = referred.weights, {}
+        if weights is None:
+            weights, seen = self.weigh(out.hidden, mask)
+        reference = None if self.kind == "simpo" else referred.logps
+        s = losses.sequence_logratio(logps, reference, mask, weights)
+        with torch.no_grad():
+            total = losses.sequence_logratio(logps, None, mask)
+            plain = losses.sequence_logratio(logps, reference, mask)
+        n = mask.sum(1).to(s.dtype)
+        extra = {
+            "n_chosen": n.chunk(2)[0],
+            "n_rejected": n.chunk(2)[1],
+            "logp_chosen": losses.sequence_logratio(logps, None, mask).chunk(2)[0],
+        }
+        takes = inspect.signature(losses.LOSSES[self.kind]).parameters
+        extra = {k: v for k, v in extra.items() if k in takes} | self.options
+        pair = losses.preference_loss(
+            self.kind, *s.chunk(2), beta=self.beta, reduction="none", **extra
+        )
+        seen |= losses.preference_metrics(*s.chunk(2), self.beta, total)
+        unweighted = losses.preference_metrics(*plain.chunk(2), self.beta)
+        return pair, seen | {f"unweighted/{k}": v for k, v in unweighted.items()}
+
+    @torch.no_grad()
+    def weigh(
+        self, hidden: Float[Tensor, "2B T D"], mask: Bool[Tensor, "2B T-1"]
+    ) -> tuple[Float[Tensor, "2B T-1"] | None, dict[str, Tensor]]:
+        """The weights of a batch's target tokens (None: all 1), and what there is to log of them."""
+        sides = mask.chunk(2)
+        if self.weighting == "uniform":
+            return torch.cat(otpo.uniform_weights(*sides, self.budget)), {}
+        if self.weighting == "sampo":
+            return losses.sampo_weights(mask), {}
+        if self.weighting == "ld":
+            return losses.ld_weights(mask, self.ld_alpha), {}
+        if self.weighting == "otpo":
+            states = otpo.token_states(hidden, self.representation).chunk(2)
+            found = otpo.token_weights(*states, *sides, **self.transport)
+            shorter = torch.minimum(*(m.sum(1) for m in sides))
+            seen = {"scaled_coeff": (found.mass / shorter).mean()}
+            return torch.cat([found.chosen, found.rejected]), seen
+        return None, {}
+
+    def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> Float[Tensor, ""]:
+        loss, seen = self.compare(batch)
+        self.log_dict({"loss": loss.detach().mean(), **seen}, batch_size=len(loss))
+        return loss.mean()
+
+    def validation_step(self, batch: PairBatch | Referred, batch_idx: int) -> None:
+        loss, seen = self.compare(batch)
+        seen = {f"eval_{k}": v for k, v in {"loss": loss.mean(), **seen}.items()}
+        self.log_dict(seen, batch_size=len(loss))
+
+    # the reference -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _refer(self, pairs: PairBatch) -> Referred:
+        """What the reference says of a batch."""
+        if self.kind == "simpo":
+            return Referred(pairs, torch.zeros(()), None)
+        model = self.policy if self.adapted else self.reference
+        training = model.training
+        model.eval()
+        with self.policy.disable_adapter() if self.adapted else nullcontext():
+            out = model(pairs.ids, _padding(pairs.attention))
+        model.train(training)
+        weights = None
+        if self.weights_from == "reference":
+            weights, _ = self.weigh(out.hidden, pairs.mask[:, 1:])
+        return Referred(pairs, losses.token_logps(out.logits, pairs.ids, pairs.mask), weights)
+
+    def refer(
+        self,
+        pairs: Preferences,
+        batch_size: int,
+        seed: int | None = None,
+        precision: str = "32-true",
+    ) -> DataLoader[Referred]:
+        """A loader of batches that carry the reference's log-probs, computed here once a pair.
+
+        A batch then costs one forward pass instead of two. seed: shuffles; None keeps the order.
+        precision: compute in the one that training will use, so that both start equal.
+        """
+        n, logps, weights = len(pairs), [None] * 2 * len(pairs), [None] * 2 * len(pairs)
+        device = next(self.policy.parameters()).device
+        half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+        for batch in pairs.loader(batch_size):
+            batch = PairBatch(*(t.to(device) for t in batch))
+            with half:
+                referred = self._refer(batch)
+            rows = [*batch.index.tolist(), *(batch.index + n).tolist()]
+            for k, (row, mask) in enumerate(zip(rows, batch.mask[:, 1:], strict=True)):
+                if self.kind != "simpo":
+                    logps[row] = referred.logps[k][mask].cpu()
+                if referred.weights is not None:
+                    weights[row] = referred.weights[k][mask].cpu()
+
+        def gather(store: list, rows: Sequence[int], mask: Tensor) -> Tensor:
+            whole = torch.zeros(mask.shape)
+            whole[mask] = torch.cat([store[r] for r in rows]).float()
+            return whole
+
+        def take(index: Sequence[int]) -> Referred:
+            batch = pairs.take(index)
+            rows, mask = [*index, *(i + n for i in index)], batch.mask[:, 1:]
+            found = torch.zeros(()) if logps[0] is None else gather(logps, rows, mask)
+            return Referred(
+                batch, found, None if weights[0] is None else gather(weights, rows, mask)
+            )
+
+        draw = None if seed is None else torch.Generator().manual_seed(seed)
+        return DataLoader(
+            range(n), batch_size, shuffle=seed is not None, generator=draw, collate_fn=take
+        )
+
+    @torch.no_grad()
+    def rewards(self, loader: DataLoader) -> dict[str, Float[Tensor, " N"]]:
+        """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the loader's order, on the CPU.
+
+        Keys ``chosen`` and ``rejected``, and the policy's own ``logp_chosen``, ``logp_rejected``.
+        The implicit reward is beta s; s itself compares models tuned with different betas.
+        """
+        found, training = [], self.policy.training
+        self.policy.eval()
+        device = next(self.policy.parameters()).device
+        for batch in loader:
+            batch = _to(batch, device)
+            referred = batch if isinstance(batch, Referred) else self._refer(batch)
+            ids, attention, mask, _ = referred.pairs
+            logps = losses.token_logps(self.policy(ids, _padding(attention)).logits, ids, mask)
+            reference = None if self.kind == "simpo" else referred.logps
+            sums = [losses.sequence_logratio(logps, r, mask[:, 1:]) for r in (reference, None)]
+            found.append(torch.stack([*sums[0].chunk(2), *sums[1].chunk(2)]).cpu())
+        self.policy.train(training)
+        names = ("chosen", "rejected", "logp_chosen", "logp_rejected")
+        return dict(zip(names, torch.cat(found, 1), strict=True))
+
+
+# Training ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tuned:
+    """history: the logged metrics of each step. tokens_per_second: of rows read, padding left out."""
+
+    history: list[dict[str, float]]
+    seconds: float
+    tokens_per_second: float
+
+
+def tune(
+    module: Tuning,
+    loader: DataLoader,
+    *,
+    epochs: int = 1,
+    clip: float = 1.0,
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    valid: DataLoader | None = None,
+    **trainer,
+) -> Tuned:
+    """Train on a loader's batches; the module's policy holds the last weights afterwards.
+
+    clip: largest gradient norm (the authors run 20 at beta 0.01). trainer: anything else that
+    ``lightning.Trainer`` takes. Raises FloatingPointError when the loss is not finite.
+    """
+    watch = _Watch()
+    with warnings.catch_warnings():
+        # A frozen reference is in eval mode on purpose, and validation is the caller's choice.
+        warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*in eval mode.*|.*no `val_dataloader`.*")
+        runner = L.Trainer(
+            max_epochs=epochs,
+            gradient_clip_val=clip,
+            precision=precision,
+            accelerator=accelerator,
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **{"devices": 1, **trainer},
+        )
+        runner.fit(module, loader, valid)
+    history = [{k: v.item() for k, v in row.items()} for row in watch.history]
+    return Tuned(history, watch.seconds, watch.tokens / max(watch.seconds, 1e-9))
+
+
+class _Watch(Callback):
+    """Keeps each step's metrics, counts tokens, and stops at a loss that is not finite."""
+
+    def __init__(self):
+        self.history: list[dict[str, Tensor]] = []
+        self.seconds, self.tokens = 0.0, 0
+
+    def on_train_start(self, trainer, module):
+        self._began = time.perf_counter()
+
+    def on_before_backward(self, trainer, module, loss):
+        if not loss.isfinite():
+            raise FloatingPointError(f"loss is {loss.item()} at step {trainer.global_step}")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.history.append({k: v for k, v in trainer.callback_metrics.items() if k[:5] != "eval_"})
+        pairs = batch.pairs if isinstance(batch, Referred) else batch
+        self.tokens += int(pairs.attention.sum())
+        self.seconds = time.perf_counter() - self._began
+
+
+def _padding(attention: Bool[Tensor, "N T"]) -> Tensor | None:
+    """The attention mask where it is needed: a causal model never sees padding on the right."""
+    return None if attention[:, 0].all() else attention
+
+
+def _to(batch, device):
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return None if batch is None else type(batch)(*(_to(t, device) for t in batch))

@@ -1,0 +1,280 @@
+"""PreferenceTuning: sums by hand, what must not matter, references that agree, LoRA, checkpoints."""
+
+import copy
+import math
+
+import pytest
+import torch
+from paperlab.align import losses, otpo
+from paperlab.align.preferences import Pair, PairBatch, Preferences
+from paperlab.align.tiny_lm import TinyLM
+from paperlab.align.tuning import WEIGHTINGS, PreferenceTuning, SupervisedTuning, tune
+
+SYMBOLS = 9
+
+
+def pairs(n=8, seed=0, longest=7) -> Preferences:
+    draw = torch.Generator().manual_seed(seed)
+
+    def word(low, high):
+        size = torch.randint(low, high, (1,), generator=draw).item()
+        return tuple(torch.randint(SYMBOLS, (size,), generator=draw).tolist())
+
+    rows = tuple(
+        Pair(word(1, 4), (*word(1, longest), SYMBOLS), (*word(1, longest), SYMBOLS))
+        for _ in range(n)
+    )
+    return Preferences("random", rows, SYMBOLS)
+
+
+def policy(seed=0, scale=0.3) -> TinyLM:
+    torch.manual_seed(seed)
+    lm = TinyLM(SYMBOLS + 2, dim=16, layers=2, heads=2)
+    for p in lm.parameters():
+        torch.nn.init.normal_(p, std=scale)
+    return lm
+
+
+def moved(weighting="dpo", kind="sigmoid", **options) -> PreferenceTuning:
+    """A module whose policy is no longer its reference."""
+    module = PreferenceTuning(policy(), weighting, kind, **options)
+    module.policy.load_state_dict(policy(seed=1).state_dict())
+    return module.double()
+
+
+def whole(data, **options) -> PairBatch:
+    return data.take(range(len(data)), **options)
+
+
+# one step ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_a_fresh_policy_is_its_reference(weighting):
+    module = PreferenceTuning(policy(), weighting)
+    loss, seen = module.compare(whole(pairs()))
+    assert loss.tolist() == pytest.approx([math.log(2)] * 8)
+    assert seen["rewards/margins"] == 0 and seen["rewards/accuracies"] == 0
+    assert seen["unweighted/rewards/margins"] == 0
+    assert module.reference.training is False
+    assert not any(p.requires_grad for p in module.reference.parameters())
+
+
+@pytest.mark.parametrize("weighting", ["dpo", "uniform", "ld", "otpo"])
+def test_the_loss_pair_by_pair_without_batches_or_padding(weighting):
+    data, module = pairs(), moved(weighting, beta=0.7, reg=0.05, ld_alpha=0.3)
+    loss, seen = module.compare(whole(data))
+    slow, plain = [], []
+    for pair in data.pairs:
+        logps, ratios, states = [], [], []
+        for response in (pair.chosen, pair.rejected):
+            ids = torch.tensor([[*pair.prompt, *response]])
+            steps = range(len(pair.prompt) - 1, ids.shape[1] - 1)
+            out, ref = module.policy(ids), module.reference(ids)
+            of = [o.logits[0].log_softmax(1) for o in (out, ref)]
+            both = [torch.stack([o[t, ids[0, t + 1]] for t in steps]) for o in of]
+            logps.append(both[0])
+            ratios.append(both[0] - both[1])
+            states.append(torch.stack([out.hidden[0, t] for t in steps])[None])
+        m, n = len(pair.chosen), len(pair.rejected)
+        short = min(m, n)
+        weights = [torch.ones(k, dtype=torch.float64) for k in (m, n)]
+        if weighting == "uniform":
+            weights = [w * short / len(w) for w in weights]
+        elif weighting == "ld":
+            for w in weights:
+                w[short:] = 0.3
+        elif weighting == "otpo":
+            masks = [torch.ones(s.shape[:2], dtype=torch.bool) for s in states]
+            found = otpo.token_weights(*states, *masks, reg=0.05)
+            weights = [found.chosen[0], found.rejected[0]]
+        delta = (weights[0] * ratios[0]).sum() - (weights[1] * ratios[1]).sum()
+        slow.append(-torch.nn.functional.logsigmoid(0.7 * delta).item())
+        plain.append(0.7 * (ratios[0].sum() - ratios[1].sum()).item())
+    # Plans agree to the solver's tolerance.
+    assert loss.tolist() == pytest.approx(slow, rel=1e-6)
+    assert seen["unweighted/rewards/margins"].item() == pytest.approx(sum(plain) / 8, rel=1e-9)
+
+
+def test_simpo_has_no_reference():
+    module = PreferenceTuning(policy(), kind="simpo", beta=2.0, options={"gamma": 0.5})
+    assert module.reference is None
+    batch = whole(pairs())
+    loss, _ = module.compare(batch)
+    logps = losses.token_logps(module.policy(batch.ids).logits, batch.ids, batch.mask)
+    mean = losses.sequence_logratio(logps, None, batch.mask[:, 1:], average=True)
+    expected = -torch.nn.functional.logsigmoid(2 * (mean[:8] - mean[8:]) - 0.5)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "simpo")])
+def test_every_loss_trains(kind):
+    module = moved(kind=kind)
+    loss, seen = module.compare(whole(pairs()))
+    loss.mean().backward()
+    assert all(p.grad.isfinite().all() for p in module.policy.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in module.policy.parameters())
+    assert {"rewards/chosen", "rewards/accuracies", "logps/rejected"} <= set(seen)
+
+
+# what must not matter ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighting", ["dpo", "uniform", "ld", "otpo"])
+def test_padding_side_and_length_and_prompt_labels(weighting):
+    data, module = pairs(), moved(weighting)
+    expected, _ = module.compare(whole(data))
+    for options in ({"length": 20}, {"side": "left"}, {"side": "left", "length": 20}):
+        found, _ = module.compare(whole(data, **options))
+        # float32 angles of the positions, and the solver's tolerance
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_swapping_a_pair_flips_the_margin():
+    data, module = pairs(), moved("otpo")
+    turned = Preferences("turned", tuple(p.swapped() for p in data.pairs), SYMBOLS)
+    _, seen = module.compare(whole(data))
+    _, other = module.compare(whole(turned))
+    assert other["rewards/margins"].item() == pytest.approx(
+        -seen["rewards/margins"].item(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("weighting", ["dpo", "otpo"])
+def test_accumulating_four_batches_is_one_large_batch(weighting):
+    data, gradients = pairs(32), []
+    for parts in (1, 4):
+        module = moved(weighting)
+        for k in range(parts):
+            index = range(k * 32 // parts, (k + 1) * 32 // parts)
+            loss, _ = module.compare(data.take(index))
+            (loss.mean() / parts).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in module.policy.parameters()]))
+    gap = (gradients[0] - gradients[1]).abs()
+    scale = gradients[0].abs().max()
+    assert gap.max() < 1e-6 * scale and gap.mean() < 1e-8 * scale
+
+
+def test_float32_is_close_to_float64():
+    data = pairs(32)
+    gaps = []
+    for weighting in ("dpo", "uniform", "otpo"):
+        double = moved(weighting)
+        single = copy.deepcopy(double).float()
+        a, b = double.compare(whole(data))[0], single.compare(whole(data))[0]
+        gaps.append((a - b.double()).abs())
+    gaps = torch.cat(gaps)
+    assert gaps.max() < 1e-4 and gaps.mean() < 1e-5
+
+
+# references --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights_from", ["policy", "reference"])
+def test_log_probs_computed_once_are_those_of_the_reference(weights_from):
+    data, module = pairs(10), moved("otpo", weights_from=weights_from)
+    seen = 0
+    for batch in module.refer(data, batch_size=4, seed=3):
+        expected, _ = module.compare(batch.pairs)
+        found, _ = module.compare(batch)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        seen += len(found)
+    assert seen == 10
+
+
+def test_rewards_are_plain_sums_in_order():
+    data, module = pairs(10), moved("otpo")
+    found = module.rewards(module.refer(data, batch_size=4))
+    batch = whole(data)
+    logps, reference = (
+        losses.token_logps(m(batch.ids).logits, batch.ids, batch.mask)
+        for m in (module.policy, module.reference)
+    )
+    s = losses.sequence_logratio(logps, reference, batch.mask[:, 1:])
+    torch.testing.assert_close(
+        torch.cat([found["chosen"], found["rejected"]]), s, rtol=1e-6, atol=1e-6
+    )
+    torch.testing.assert_close(found["logp_chosen"], logps.sum(1)[:10], rtol=1e-6, atol=1e-6)
+    plain = module.rewards(data.loader(4))
+    torch.testing.assert_close(plain["chosen"], found["chosen"], rtol=1e-6, atol=1e-6)
+
+
+def test_lora_off_is_the_reference():
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'paperlab[llm]'")
+    from paperlab.align.hub import add_lora
+
+    before = policy()
+    module = PreferenceTuning(add_lora(copy.deepcopy(before), rank=2), "otpo", lr=0.05)
+    assert module.reference is None
+    trainable = [n for n, p in module.named_parameters() if p.requires_grad]
+    assert trainable and all("lora" in n for n in trainable)
+    batch = whole(pairs())
+    assert module.compare(batch)[0].tolist() == pytest.approx([math.log(2)] * 8, abs=1e-6)
+    tune(module, pairs().loader(4, seed=0), epochs=2, accelerator="cpu")
+    loss, _ = module.compare(batch)
+    assert (loss - math.log(2)).abs().max() > 1e-3
+    expected = losses.token_logps(before(batch.ids).logits, batch.ids, batch.mask)
+    torch.testing.assert_close(module._refer(batch).logps, expected, rtol=1e-5, atol=1e-5)
+
+
+# training ----------------------------------------------------------------------------------------
+
+
+def test_training_learns_the_labels_and_reports_them():
+    data = pairs(32)
+    module = PreferenceTuning(policy(scale=0.1), lr=3e-3, beta=0.5)
+    done = tune(module, module.refer(data, 16, seed=0), epochs=15, accelerator="cpu")
+    assert len(done.history) == 30 and done.history[0]["rewards/margins"] == 0
+    found = module.rewards(module.refer(data, 16))
+    assert (found["chosen"] > found["rejected"]).float().mean() > 0.9
+    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in data.pairs)
+    assert done.tokens_per_second * done.seconds == pytest.approx(15 * tokens)
+    assert all(
+        len({*row} & {"loss", "rewards/accuracies", "logps/chosen"}) == 3 for row in done.history
+    )
+
+
+def test_supervised_tuning_fits_the_chosen_responses():
+    data = Preferences("one", (Pair((1,), (2, 3, 9), (4, 9)),) * 8, SYMBOLS)
+    module = SupervisedTuning(policy(scale=0.02), lr=0.02)
+    done = tune(module, data.loader(8), epochs=60, accelerator="cpu")
+    assert done.history[0]["loss"] == pytest.approx(math.log(11), rel=0.05)
+    assert done.history[-1]["loss"] < 0.05
+    out = module.policy.sample(torch.tensor([[1]]), 3, temperature=0)
+    assert out[0].tolist() == [2, 3, 9]
+
+
+def test_checkpointing_and_bfloat16_train_alike():
+    data, ends = pairs(16), []
+    for checkpointing, precision in ((False, "32-true"), (True, "32-true"), (False, "bf16-mixed")):
+        module = PreferenceTuning(policy(scale=0.1), "otpo", lr=1e-3, beta=0.5)
+        module.policy.checkpointing = checkpointing
+        loader = module.refer(data, 8, seed=0, precision=precision)
+        done = tune(module, loader, epochs=3, precision=precision, accelerator="cpu")
+        ends.append(done.history[-1]["loss"])
+    assert ends[0] == pytest.approx(ends[1], abs=1e-6)
+    assert ends[0] == pytest.approx(ends[2], abs=0.05)
+
+
+def test_a_loss_that_is_not_finite_stops():
+    module = PreferenceTuning(policy())
+    with torch.no_grad():
+        module.policy.norm.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
+        tune(module, pairs().loader(8), accelerator="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weighting": "ot"}, "weighting must be one of dpo"),
+        ({"kind": "kto"}, "kind must be one of sigmoid"),
+        ({"weights_from": "prompt"}, "weights_from must be policy or reference"),
+        ({"kind": "simpo", "weights_from": "reference"}, "has no reference"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"warmup": 1.0}, "warmup in"),
+    ],
+)
+def test_faults(change, message):
+    with pytest.raises(ValueError, match=message):
+        PreferenceTuning(policy(), **change)
