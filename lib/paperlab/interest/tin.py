@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..data.schema import Field, Schema
 from ..data.store import Batch
-from ..nn import FeatureEmbedding, linear
+from ..nn import MLP, FeatureEmbedding, linear
 from .attention import MultiHeadAttention, TargetAttention
 from .base import InterestModel
 from .encoding import TemporalEncoding
@@ -37,10 +37,10 @@ class TIN(InterestModel):
     """The paper's model, what its released code computes, or a third party's version.
 
     variant: ``paper`` is steps 1 to 5. ``code``: u^ = Linear(affine(sum_i alpha_i e~_i)) and
-        z = [u^; v~_t; u^ * v~_t], affine, then 80-40-1 with sigmoids, plus a bias for each target
+        z = [u^; v~_t; u^ * v~_t], affine, then an MLP with sigmoids, plus a bias for each target
         item: TR comes after a linear map, and the raw pooled vector enters too. (Its BatchNorm is
-        called without a training flag and never sees statistics: an affine map.) Its head is its
-        own: ``widths`` and ``dropout`` are not used. ``mha``: alpha and r_i from multi-head
+        called without a training flag and never sees statistics: an affine map.) ``widths`` are
+        80 and 40 there. ``mha``: alpha and r_i from multi-head
         projections, r_i = W_v e~_i * W_q v~_t.
     encoding: see `positions` in encoding.py; ``size``: the highest index, None for the longest
         history (of intervals: 32 buckets).
@@ -82,12 +82,9 @@ class TIN(InterestModel):
             self.module = TargetAttention(ta, tr and variant == "paper")
         if variant == "code":
             self.project = nn.Sequential(Affine(d), linear(d, d))
-            self.head = nn.Sequential(
-                Affine(3 * d + self.embed.d_others),
-                linear(3 * d + self.embed.d_others, 80), nn.Sigmoid(),
-                linear(80, 40), nn.Sigmoid(),
-                linear(40, 1),
-            )  # fmt: skip
+            n = 3 * d + self.embed.d_others
+            mlp = MLP(n, widths, out=1, dropout=dropout, activation=nn.Sigmoid)
+            self.head = nn.Sequential(Affine(n), mlp)
             item = next(f for f in schema.categorical if f.name == schema.sequences[0].shares)
             self.item = schema.categorical.index(item)
             self.bias = FeatureEmbedding(Schema((Field("item", size=item.size),)), 1, False, 0.0)
