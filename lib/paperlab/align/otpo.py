@@ -209,14 +209,16 @@ def unbalanced_sinkhorn(
         domain, dtype = ("scaling", fits[0]) if fits else ("log", dtype)
     scaled, a, b = -cost.to(dtype) / reg, a.to(dtype), b.to(dtype)
     if domain == "scaling":
-        plan = _scaling(scaled.exp() * valid, a, b, f, rounds, stop)
+        plan = scaling_form(scaled.exp() * valid, a, b, f, rounds, stop)
     else:
         scaled = scaled.masked_fill(~valid, -math.inf)
-        plan = _log_domain(scaled, a.log(), b.log(), f, rounds, stop)
+        plan = log_form(scaled, a.log(), b.log(), f, rounds, stop)
     return plan.to(cost.dtype)
 
 
-def _scaling(kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: float) -> Tensor:
+def scaling_form(
+    kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: float
+) -> Tensor:
     tiny = torch.finfo(kernel.dtype).tiny  # an empty row divides zero by it, not by zero
     a, b = a.unsqueeze(2), b.unsqueeze(1)
     u, v = torch.ones_like(a), torch.ones_like(b)
@@ -229,7 +231,7 @@ def _scaling(kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: 
     return u * kernel * v
 
 
-def _log_domain(kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: float) -> Tensor:
+def log_form(kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: float) -> Tensor:
     dead_a, dead_b = a.isinf(), b.isinf()
     u, v = torch.zeros_like(a), torch.zeros_like(b)
     for k in range(rounds):

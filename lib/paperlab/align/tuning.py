@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from .preferences import PairBatch, Preferences
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 WEIGHTINGS = ("dpo", "uniform", "sampo", "ld", "otpo")
 
 
