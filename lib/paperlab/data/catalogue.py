@@ -20,7 +20,10 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set. ``files`` are the official ones, ``local`` other forms that a copy may have."""
+    """A data set. ``files`` are the official ones, ``local`` other forms that a copy may have.
+
+    folder: where a copy may lie besides a folder of the set's own name.
+    """
 
     name: str
     title: str
@@ -29,6 +32,7 @@ class Entry:
     citation: str
     files: tuple[File, ...] = ()
     local: tuple[File, ...] = ()
+    folder: str | None = None
 
 
 @cache

@@ -10,12 +10,16 @@ from pathlib import Path
 from .catalogue import Entry, File, data_root
 
 
-def local_form(entry: Entry) -> dict[str, Path] | None:
-    """The paths of a set's local form, checked against their hashes, or None when not all are there."""
-    found = {f.name: p for f in entry.local if (p := _find(entry, f)) is not None}
-    if len(found) < len(entry.local) or not found:
+def local_form(entry: Entry, *names: str) -> dict[str, Path] | None:
+    """The paths of a set's local form, checked against their hashes, or None when not all are there.
+
+    names: the files that are asked for; all of them without.
+    """
+    wanted = [f for f in entry.local if f.name in names or not names]
+    found = {f.name: p for f in wanted if (p := _find(entry, f)) is not None}
+    if len(found) < len(wanted) or not found:
         return None
-    for file in entry.local:
+    for file in wanted:
         _check(found[file.name], file)
     return found
 
@@ -34,9 +38,9 @@ def official(entry: Entry, name: str) -> Path:
     return path
 
 
-def missing(entry: Entry) -> FileNotFoundError:
-    """The one line for a set of which nothing is at hand."""
-    names = " or ".join(
+def missing(entry: Entry, *names: str) -> FileNotFoundError:
+    """The one line for a set of which nothing, or not the named files, is at hand."""
+    names = ", ".join(names) or " or ".join(
         ", ".join(f.name for f in form) for form in (entry.files, entry.local) if form
     )
     return FileNotFoundError(
@@ -48,9 +52,8 @@ def missing(entry: Entry) -> FileNotFoundError:
 def _find(entry: Entry, file: File) -> Path | None:
     folders = [data_root()]
     folders += [Path(p) for p in os.environ.get("PAPERLAB_DATA", "").split(os.pathsep) if p]
-    aliases = {"census-income": "census-income-kdd"}
     for folder in folders:
-        for name in (entry.name, aliases.get(entry.name, entry.name)):
+        for name in (entry.name, entry.folder or entry.name):
             if (folder / name / file.name).is_file():
                 return folder / name / file.name
     return None
@@ -58,7 +61,7 @@ def _find(entry: Entry, file: File) -> Path | None:
 
 def _download(entry: Entry, file: File) -> Path:
     if file.url is None:
-        raise missing(entry)
+        raise missing(entry, file.name)
     import pooch
 
     folder = data_root() / entry.name
@@ -78,7 +81,7 @@ def _download(entry: Entry, file: File) -> Path:
         if isinstance(error, ValueError) or getattr(error, "errno", None) == 28:
             raise
         raise FileNotFoundError(
-            f"{missing(entry)} (the download failed: {type(error).__name__})"
+            f"{missing(entry, file.name)} (the download failed: {type(error).__name__})"
         ) from None
     return target
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from . import catalogue, fetch
+from . import catalogue, fetch, movielens, sequence_loaders
 from .prepare import FrameSource, Recipe, TextSource, prepare
 from .schema import Field, Schema
 from .store import Log, from_arrays, open_store
@@ -27,11 +25,17 @@ def load(name: str, **options) -> Log:
     """A real data set as a log in three parts, prepared at the first call and mapped afterwards.
 
     name: a key of data/catalogue.toml. options: ``min_count`` (>= 1) for the Criteo sets, Avazu and
-    census-income; ``split="nfm"`` for frappe; ``seed`` for the split of 8:1:1 by row number.
+    census-income; ``split="nfm"`` for frappe; ``seed`` for the split of 8:1:1 by row number. Sets of
+    histories: see `sequence_loaders.load`.
     Raises ValueError for an unknown name or option, FileNotFoundError when the files are neither
     here nor to be had, with where to get them and where to put them.
     """
     entry = catalogue.entry(name)
+    if name in sequence_loaders.MAKERS:
+        return sequence_loaders.load(entry, cache_root(), **options)
+    if name not in MAKERS:
+        known = ", ".join(sorted((*MAKERS, *sequence_loaders.MAKERS)))
+        raise ValueError(f"{name} is not read as a log; these are: {known}")
     maker = MAKERS[name]
     allowed = maker.__code__.co_varnames[2 : maker.__code__.co_argcount]
     wrong = sorted(set(options) - {*allowed, "seed"})
@@ -44,7 +48,7 @@ def load(name: str, **options) -> Log:
     if isinstance(made, Log):
         return made
     source, recipe = made
-    key = json.dumps([VERSION, name, seed, repr(recipe), _stamp(source)])
+    key = json.dumps([VERSION, name, seed, repr(recipe), source.stamp])
     folder = cache_root() / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
     if not (folder / "schema.json").is_file():
         notes = {"title": entry.title, "terms": entry.terms, "citation": entry.citation}
@@ -55,13 +59,6 @@ def load(name: str, **options) -> Log:
 def cache_root() -> Path:
     """PAPERLAB_CACHE, or data/cache of the project."""
     return Path(os.environ.get("PAPERLAB_CACHE") or catalogue.data_root() / "cache")
-
-
-def _stamp(source) -> str:
-    if isinstance(source, TextSource):
-        stat = source.path.stat()
-        return f"{source.path.name} {stat.st_size} {stat.st_mtime_ns}"
-    return f"{source.frame.height} {source.frame.columns}"
 
 
 def _criteo(entry, seed, min_count: int = 10):
@@ -195,17 +192,7 @@ _CENSUS = [
 
 def _movielens(entry, seed, min_count: int = 1):
     """Clicks are ratings of 4 and 5; the hour and the weekday are UTC."""
-    found = fetch.local_form(entry) if entry.local else None
-    if found:
-        ratings, users, items = (
-            pl.read_parquet(found[f"{n}.parquet"]) for n in ("ratings", "users", "items")
-        )
-        items = items.rename({"class": "genres"} if "class" in items.columns else {})
-        users = users.rename({"zip_code": "zip"} if "zip_code" in users.columns else {})
-    elif entry.files:
-        ratings, users, items = _movielens_archive(fetch.official(entry, entry.files[0].name))
-    else:
-        raise fetch.missing(entry)
+    ratings, users, items = movielens.tables(entry)
     time = pl.from_epoch("timestamp")
     frame = (
         ratings.join(users, on="user_id", how="left")
@@ -213,45 +200,13 @@ def _movielens(entry, seed, min_count: int = 1):
         .sort("timestamp", "user_id", "item_id")
         .select(
             "user_id", "item_id", "gender", "age", "occupation", "zip",
-            pl.col("genres").str.split_exact(" ", 0).struct.field("field_0").str.split("|").list.first().alias("genre"),
+            movielens.FIRST_GENRE.alias("genre"),
             time.dt.hour().alias("hour"), time.dt.weekday().alias("weekday"),
             (pl.col("rating") >= 4).cast(pl.Int8).alias("label"),
         )
     )  # fmt: skip
     features = tuple(c for c in frame.columns if c != "label")
     return FrameSource(frame), Recipe("label", features, min_count=min_count, user="user_id")
-
-
-def _movielens_archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Ratings, users and items of ml-100k.zip or ml-1m.zip, read inside the archive."""
-    small = path.name == "ml-100k.zip"
-    files = ("u.data", "u.user", "u.item") if small else ("ratings.dat", "users.dat", "movies.dat")
-    marks = ("\t", "|", "|") if small else ("::",) * 3
-    columns = (
-        ("user_id", "item_id", "rating", "timestamp"),
-        ("user_id", "age", "gender", "occupation", "zip")
-        if small
-        else ("user_id", "gender", "age", "occupation", "zip"),
-        ("item_id", "title", "genres"),
-    )
-    frames = []
-    with zipfile.ZipFile(path) as archive:
-        for name, mark, heads in zip(files, marks, columns, strict=True):
-            text = archive.read(f"{path.stem}/{name}").decode("latin-1").replace(mark, "\x1f")
-            frame = pl.read_csv(
-                io.StringIO(text), separator="\x1f", has_header=False, quote_char=None
-            )
-            if name == "u.item":  # 19 flags from column 6 on; the first raised one is the genre
-                flags = frame.columns[5:]
-                genre = pl.coalesce(
-                    pl.when(pl.col(c).cast(pl.Int8) == 1).then(pl.lit(f"g{k}"))
-                    for k, c in enumerate(flags)
-                )
-                frame = frame.select(
-                    pl.col(frame.columns[0]), pl.col(frame.columns[1]), genre.alias("genres")
-                )
-            frames.append(frame.rename(dict(zip(frame.columns, heads, strict=True))))
-    return tuple(frames)
 
 
 def _frappe(entry, seed, split: str = "sampled"):

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,9 @@ from tqdm import tqdm
 
 from .schema import Field, Schema
 from .store import SPLITS
+
+if TYPE_CHECKING:
+    from jaxtyping import Int, UInt64
 
 CHUNK_BYTES = 48 << 20
 CHUNK_ROWS = 250_000
@@ -66,7 +70,10 @@ class TextSource:
         self, path: Path, columns: tuple[str, ...], separator: str = "\t", header: bool = False
     ):
         self.path, self.columns, self.separator, self.header = path, columns, separator, header
-        self.size = path.stat().st_size if path.suffix != ".gz" else None
+        stat = path.stat()
+        self.size = stat.st_size if path.suffix != ".gz" else None
+        self.size_in_memory = self.size or 8 * stat.st_size  # a guess, of text in a .gz
+        self.stamp = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
 
     def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
         with (gzip.open if self.path.suffix == ".gz" else open)(self.path, "rb") as file:
@@ -118,10 +125,11 @@ class TextSource:
 class FrameSource:
     """A table in memory; every column is read as text, missing as empty."""
 
-    size = None
+    size, size_in_memory = None, 0
 
     def __init__(self, frame: pl.DataFrame):
         self.frame = frame.select(pl.all().cast(pl.String).fill_null(""))
+        self.stamp = f"{frame.height} {frame.columns}"
 
     def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
         for start in range(position, self.frame.height, CHUNK_ROWS):
@@ -149,7 +157,7 @@ def prepare(
     )
     for part, n in zip(SPLITS, rows, strict=True):
         for kind, width, dtype in (("ids", len(recipe.columns), "<i4"), ("values", 1, "<f4")):
-            _finish_npy(work / f"{part}.{kind}", (n, width), dtype)
+            finish_npy(work / f"{part}.{kind}", (n, width), dtype)
     notes = notes | {"rows": dict(zip(SPLITS, rows, strict=True)), "rejected": rejected}
     (work / "notes.json").write_text(json.dumps(notes, indent=1))
     (work / "schema.json").write_text(schema.to_json())
@@ -170,7 +178,9 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
     if state["position"] or state["pass"] == 2:
         counts = {c: pl.read_parquet(work / f"{c}.counts") for c in recipe.columns}
     if state["pass"] == 1:
-        for k, chunk in enumerate(_progress(source, state, "counting"), 1):
+        for k, chunk in enumerate(
+            progress(source, "counting", state["position"], state["line"]), 1
+        ):
             frame, lines, _ = _clean(chunk, recipe)
             frame = frame.filter(pl.Series(_part(lines, seed) == 0))
             for c in recipe.columns:
@@ -212,7 +222,7 @@ def _write(source, recipe: Recipe, work: Path, seed: int, vocabulary) -> tuple[l
             for kind, width in widths.items():
                 files[part, kind] = _reopen(work / f"{part}.{kind}", state["rows"][k] * width)
         files["aside"] = _reopen(work / "rejected.tsv", state["aside"])
-        for chunk in _progress(source, state, "writing"):
+        for chunk in progress(source, "writing", state["position"], state["line"]):
             frame, lines, rejected = _clean(chunk, recipe)
             ids = np.empty((frame.height, len(recipe.columns)), np.int32)
             for j, c in enumerate(recipe.columns):
@@ -289,22 +299,27 @@ def _clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, np.ndarray, list
 
 
 def _part(lines: np.ndarray, seed: int) -> np.ndarray:
-    """0, 1, 2 for train, valid, test at 8:1:1: splitmix64 of the line number, so that it depends
-    neither on chunks nor on other lines."""
+    """0, 1, 2 for train, valid, test at 8:1:1 by the line's hash."""
+    digit = splitmix(lines, seed) % np.uint64(10)
+    return np.where(digit < 8, 0, digit.astype(np.int64) - 7)
+
+
+def splitmix(lines: Int[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
+    """A hash of each line number (splitmix64): it depends neither on chunks nor on other lines."""
     with np.errstate(over="ignore"):
         z = (lines.astype(np.uint64) + np.uint64(seed * 0x632BE5AB + 1)) * np.uint64(
             0x9E3779B97F4A7C15
         )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        digit = (z ^ (z >> np.uint64(31))) % np.uint64(10)
-    return np.where(digit < 8, 0, digit.astype(np.int64) - 7)
+        return z ^ (z >> np.uint64(31))
 
 
-def _progress(source, state: dict, what: str) -> Iterable[Chunk]:
-    with tqdm(total=source.size, unit="B", unit_scale=True, desc=what, initial=state["position"],
+def progress(source, what: str, position: int = 0, line: int = 0) -> Iterable[Chunk]:
+    """The chunks of a source from a position on, with a bar where it takes long."""
+    with tqdm(total=source.size, unit="B", unit_scale=True, desc=what, initial=position,
               delay=2, leave=False) as bar:  # fmt: skip
-        for chunk in source.chunks(state["position"], state["line"]):
+        for chunk in source.chunks(position, line):
             yield chunk
             bar.update(chunk.position - bar.n)
 
@@ -329,8 +344,8 @@ def _reopen(path: Path, length: int):
     return file
 
 
-def _finish_npy(path: Path, shape: tuple[int, int], dtype: str) -> None:
-    """Put the .npy header before raw rows, in a copy that streams."""
+def finish_npy(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """Put the .npy header before the raw rows at ``path``, in a copy NAME.npy that streams."""
     target = path.with_name(path.name + ".npy")
     with target.open("wb") as out, path.open("rb") as raw:
         header = {"descr": dtype, "fortran_order": False, "shape": shape}

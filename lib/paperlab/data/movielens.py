@@ -1,0 +1,64 @@
+"""MovieLens's three tables, from the official archives or a local form (ours)."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import polars as pl
+
+from . import fetch
+from .catalogue import Entry
+
+# Of "Drama|War" (archives) or "Drama War" (local form).
+FIRST_GENRE = (
+    pl.col("genres").str.split(" ").list.first().str.split("|").list.first()
+)  # fmt: skip
+
+
+def tables(entry: Entry) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Ratings (user_id, item_id, rating, timestamp in s), users, and items with their genres."""
+    found = fetch.local_form(entry) if entry.local else None
+    if found:
+        ratings, users, items = (
+            pl.read_parquet(found[f"{n}.parquet"]) for n in ("ratings", "users", "items")
+        )
+        items = items.rename({"class": "genres"} if "class" in items.columns else {})
+        users = users.rename({"zip_code": "zip"} if "zip_code" in users.columns else {})
+        return ratings, users, items
+    if not entry.files:
+        raise fetch.missing(entry)
+    return _archive(fetch.official(entry, entry.files[0].name))
+
+
+def _archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Ratings, users and items of ml-100k.zip or ml-1m.zip, read inside the archive."""
+    small = path.name == "ml-100k.zip"
+    files = ("u.data", "u.user", "u.item") if small else ("ratings.dat", "users.dat", "movies.dat")
+    marks = ("\t", "|", "|") if small else ("::",) * 3
+    columns = (
+        ("user_id", "item_id", "rating", "timestamp"),
+        ("user_id", "age", "gender", "occupation", "zip")
+        if small
+        else ("user_id", "gender", "age", "occupation", "zip"),
+        ("item_id", "title", "genres"),
+    )
+    frames = []
+    with zipfile.ZipFile(path) as archive:
+        for name, mark, heads in zip(files, marks, columns, strict=True):
+            text = archive.read(f"{path.stem}/{name}").decode("latin-1").replace(mark, "\x1f")
+            frame = pl.read_csv(
+                io.StringIO(text), separator="\x1f", has_header=False, quote_char=None
+            )
+            if name == "u.item":  # 19 flags from column 6 on; the first raised one is the genre
+                flags = frame.columns[5:]
+                genre = pl.coalesce(
+                    pl.when(pl.col(c).cast(pl.Int8) == 1).then(pl.lit(f"g{k}"))
+                    for k, c in enumerate(flags)
+                )
+                frame = frame.select(
+                    pl.col(frame.columns[0]), pl.col(frame.columns[1]), genre.alias("genres")
+                )
+            frames.append(frame.rename(dict(zip(frame.columns, heads, strict=True))))
+    return tuple(frames)

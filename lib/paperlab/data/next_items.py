@@ -1,0 +1,373 @@
+"""Next-item prediction out of who met what and when: TIN's protocol, streamed in bounded memory (ours).
+
+Of a user's items b_1 .. b_n in order of time, one row asks whether b_{k+1} comes after b_1 .. b_k, and
+a twin of the same history and the same moment asks it of an item that the user never meets, drawn
+uniformly from those that anybody below meets. k + 1 = 2 .. n-2 are for training, n-1 for validation, n for the test. The test part has a
+second form whose negatives are drawn in proportion to their number of events, so that popularity
+alone does not find the positive.
+
+A user meets an item once: later events of the same pair are left out, since a negative is never in
+the history and a repeat would be known by that alone. Users with fewer than four items are left out.
+The negatives avoid the user's later items too, which is a slight look ahead, as in the paper's code.
+
+Three passes: events are dealt out by user into shares that fit into memory, each share is put in
+order, then rows are written. Ties in time are shuffled by a seeded hash of the line.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+
+from .prepare import Chunk, FrameSource, TextSource, finish_npy, progress, splitmix
+from .schema import Field, Schema
+from .store import SPLITS, Log, open_store
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+LENGTH = 100  # of a history as a model sees it; the store keeps all of it
+SHORTEST = 4  # items: one row to train on, one to validate, one to test, one to begin with
+EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("tie", "<u4")])
+SEEDS = {"train": 0, "valid": 1, "test": 2, "test_popular": 3}  # of negatives
+COLUMNS = {"ids": "<i4", "values": "<f4", "spans": "<i8", "times": "<i8", "users": "<i4"}
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Which columns of a source say who met what and when.
+
+    time: a column of whole or broken numbers >= 0, or None where the rows are in order of time
+    already and no more is known. ticks: of that column in a second. window: seconds [from, to) in
+    which events can be; others are malformed. category: a column; an item has that of its first
+    event. only: (column, value) of the events that count.
+    """
+
+    user: str
+    item: str
+    time: str | None = None
+    category: str | None = None
+    ticks: int = 1
+    window: tuple[int, int] | None = None
+    only: tuple[str, str] | None = None
+
+
+def prepare(
+    source: TextSource | FrameSource,
+    what: Interactions,
+    folder: Path,
+    notes: dict,
+    seed: int = 0,
+) -> None:
+    """Write ``source`` as a column store of histories at ``folder``, in folder + ".part" until done.
+
+    A source with a method ``categories(items) -> DataFrame(item, category)`` is asked for what its
+    rows do not say. ``users`` holds the user key. Malformed rows go to rejected.tsv.
+    Raises ValueError when nobody met four items, or when somebody met them all.
+    """
+    work = folder.with_name(folder.name + ".part")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    dealt = _deal(source, what, work, seed)
+    if dealt.rejected:
+        aside = f"{dealt.rejected:,} malformed rows put aside in rejected.tsv"
+        warnings.warn(f"{folder.name}: {aside}", stacklevel=2)
+    ordered = _order(work, dealt, what)
+    if not len(ordered.counts):
+        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items; see {work / 'rejected.tsv'}")
+    known = int((ordered.popularity > 0).sum())
+    if ordered.counts.max() >= known:
+        raise ValueError(f"{folder.name}: somebody met all {known:,} items: no negative is left")
+    rows = _write_rows(work, dealt, ordered, what, seed)
+
+    sizes = {"item": dealt.items + 1}
+    if dealt.category is not None:
+        sizes["category"] = int(dealt.category.max()) + 1
+    fields = [Field(n, size=size) for n, size in sizes.items()]
+    fields += [Field(f"{n}_history", "sequence", length=LENGTH, shares=n) for n in sizes]
+    notes = notes | {
+        "rows": rows,
+        "rejected": dealt.rejected,
+        "events": int(ordered.counts.sum()),
+        "users": len(ordered.counts),
+        "repeated events left out": ordered.repeats,
+        "users left out": ordered.short,
+    }
+    for leftover in work.glob("*.share"):
+        leftover.unlink()
+    (work / "notes.json").write_text(json.dumps(notes, indent=1))
+    (work / "schema.json").write_text(Schema(tuple(fields)).to_json())
+    shutil.rmtree(folder, ignore_errors=True)
+    work.replace(folder)
+
+
+def open_next_items(
+    folder: Path,
+    name: str,
+    *,
+    length: int = LENGTH,
+    negatives: Literal["uniform", "popular"] = "uniform",
+) -> Log:
+    """Map a prepared store; nothing but the test part depends on ``negatives``.
+
+    length: the most recent events of a history that a row uses, >= 1.
+    Raises ValueError for values out of range.
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    if negatives not in ("uniform", "popular"):
+        raise ValueError(f"negatives must be uniform or popular, got {negatives!r}")
+    log = open_store(folder, name)
+    fields = (replace(f, length=length if f.length else 0) for f in log.schema.fields)
+    parts = {p: replace(getattr(log, p), length=length) for p in SPLITS}
+    if negatives == "popular":
+        import torch
+
+        ids = torch.from_numpy(np.load(folder / "test_popular.ids.npy"))
+        parts["test"] = replace(parts["test"], ids=ids)
+    return replace(log, schema=replace(log.schema, fields=tuple(fields)), **parts)
+
+
+# pass one: deal ----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Dealt:
+    shares: int
+    items: int
+    category: Int[np.ndarray, " items+1"] | None  # of every item; 0 where unknown
+    rejected: int
+
+
+class _Codes:
+    """Numbers of texts from 1, in order of first appearance; the empty text is 0."""
+
+    def __init__(self):
+        schema = {"text": pl.String, "code": pl.Int32}
+        self.table = pl.DataFrame({"text": [""], "code": [0]}, schema)
+
+    def __len__(self) -> int:
+        return self.table.height - 1
+
+    def __call__(self, texts: pl.Series) -> Int[np.ndarray, " n"]:
+        texts = texts.to_frame("text")
+        new = texts.unique(maintain_order=True)
+        new = new.join(self.table, on="text", how="anti", maintain_order="left")
+        new = new.with_row_index("code", offset=len(self) + 1)
+        new = new.select("text", pl.col("code").cast(pl.Int32))
+        self.table = pl.concat([self.table, new])
+        found = texts.join(self.table, on="text", how="left", maintain_order="left")
+        return found["code"].to_numpy()
+
+
+def _deal(source, what: Interactions, work: Path, seed: int) -> _Dealt:
+    """Every event into the file of its user's share, in numbers."""
+    users, items, categories = _Codes(), _Codes(), _Codes()
+    of_item: list[np.ndarray] = []
+    shares, rejected = 1 + (source.size_in_memory >> 26), 0
+    with ExitStack() as stack:
+        files = [stack.enter_context((work / f"{k}.share").open("wb")) for k in range(shares)]
+        aside = stack.enter_context((work / "rejected.tsv").open("wb"))
+        for chunk in progress(source, "dealing out"):
+            frame, lines, bad = _clean(chunk, what)
+            for number, reason, text in bad:
+                aside.write(f"{number + 1}\t{reason}\t{text}\n".encode())
+            rejected += len(bad)
+            known, events = len(items), np.zeros(frame.height, EVENT)
+            events["user"], events["item"] = users(frame["user"]), items(frame["item"])
+            events["time"] = frame["time"].to_numpy() if what.time else lines
+            events["tie"] = splitmix(lines, seed) >> np.uint64(32)
+            if what.category:  # of the items that are new
+                item, first = np.unique(events["item"], return_index=True)
+                of_item.append(categories(frame["category"])[first[item > known]])
+            share = events["user"] % shares
+            for k, file in enumerate(files):
+                file.write(events[share == k].tobytes())
+    if not rejected:
+        (work / "rejected.tsv").unlink()
+    category = None
+    if what.category:
+        category = np.concatenate([[0], *of_item]).astype(np.int32)
+    elif hasattr(source, "categories"):
+        told = items.table.join(
+            source.categories(items.table["text"]), left_on="text", right_on="item",
+            how="left", maintain_order="left",
+        )  # fmt: skip
+        category = categories(told["category"].fill_null(""))
+    return _Dealt(shares, len(items), category, rejected)
+
+
+def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, list]:
+    """Columns user, item, time (ticks), category of the events that count; and what was refused."""
+    columns = {n: getattr(what, n) for n in ("user", "item", "time", "category")}
+    frame = chunk.frame.select(
+        *(pl.col(c).fill_null("").alias(n) for n, c in columns.items() if c),
+        *([pl.col(what.only[0]).alias("only")] if what.only else []),
+    ).with_columns(line=pl.Series(chunk.lines))
+    reasons = [pl.when(pl.col(c) == "").then(pl.lit(f"no {c}")) for c in ("user", "item")]
+    if what.time:
+        frame = frame.with_columns(
+            text=pl.col("time"), time=pl.col("time").cast(pl.Float64, strict=False)
+        )
+        is_time = pl.col("time").is_finite() & (pl.col("time") >= 0) & (pl.col("time") < 2**53)
+        low, high = (t * what.ticks for t in what.window or (0, 2**53 // what.ticks))
+        reasons += [
+            pl.when(~is_time.fill_null(False)).then(pl.lit("time is not a number >= 0")),
+            pl.when(~pl.col("time").is_between(low, high, "left")).then(
+                pl.lit("time is outside the data's own window")
+            ),
+        ]
+    frame = frame.with_columns(reason=pl.coalesce(*reasons, pl.lit("")))
+    lost = frame.filter(pl.col("reason") != "")
+    rejected = list(chunk.rejected)
+    if lost.height:
+        rows = chunk.frame.filter(frame["reason"] != "").iter_rows()
+        rejected += [
+            (line, reason, "\t".join(map(str, row)))
+            for line, reason, row in zip(lost["line"], lost["reason"], rows, strict=True)
+        ]
+    good = pl.col("reason") == ""
+    if what.only:
+        good &= pl.col("only") == what.only[1]
+    frame = frame.filter(good)
+    if what.time:
+        frame = frame.with_columns(pl.col("time").cast(pl.Int64))
+    return frame, frame["line"].to_numpy(), rejected
+
+
+# pass two: order ---------------------------------------------------------------------------------
+
+
+@dataclass
+class _Ordered:
+    counts: Int[np.ndarray, " users"]  # items of each user, in the order of the event table
+    users: list[int]  # of each share
+    popularity: Int[np.ndarray, " items+1"]
+    repeats: int
+    short: int
+
+
+def _order(work: Path, dealt: _Dealt, what: Interactions) -> _Ordered:
+    """The event table: users one after another, each in order of time, each item once."""
+    counts, users, repeats, short = [], [], 0, 0
+    popularity = np.zeros(dealt.items + 1, np.int64)
+    width = 1 if dealt.category is None else 2
+    with (work / "events.ids").open("wb") as ids, (work / "events.times").open("wb") as times:
+        for k in range(dealt.shares):
+            events = np.fromfile(work / f"{k}.share", EVENT)
+            events = events[np.lexsort((events["tie"], events["time"], events["user"]))]
+            pair = events["user"].astype(np.int64) * (dealt.items + 1) + events["item"]
+            first = np.sort(np.unique(pair, return_index=True)[1])
+            repeats += len(events) - len(first)
+            events = events[first]
+            _, place, count = np.unique(events["user"], return_inverse=True, return_counts=True)
+            events = events[count[place] >= SHORTEST]
+            short += int((count < SHORTEST).sum())
+            count = count[count >= SHORTEST]
+            counts.append(count)
+            users.append(len(count))
+            popularity += np.bincount(events["item"], minlength=dealt.items + 1)
+            ids.write(_with_category(events["item"], dealt.category).tobytes())
+            if what.time:
+                times.write((events["time"] // what.ticks).tobytes())
+    counts = np.concatenate(counts)
+    _finish(work / "events.ids", (int(counts.sum()), width), "<i4")
+    if what.time:
+        _finish(work / "events.times", (int(counts.sum()),), "<i8")
+    else:
+        (work / "events.times").unlink()
+    return _Ordered(counts, users, popularity, repeats, short)
+
+
+def _with_category(items: Int[np.ndarray, " n"], category) -> Int[np.ndarray, "n C"]:
+    columns = [items] if category is None else [items, category[items]]
+    return np.stack(columns, 1).astype(np.int32)
+
+
+# pass three: rows --------------------------------------------------------------------------------
+
+
+def _write_rows(work: Path, dealt: _Dealt, ordered: _Ordered, what: Interactions, seed: int):
+    """Rows of every part, share by share; returns how many."""
+    events = np.load(work / "events.ids.npy", mmap_mode="r")
+    times = np.load(work / "events.times.npy", mmap_mode="r") if what.time else None
+    rows = dict.fromkeys(SPLITS, 0)
+    names = [f"{p}.{c}" for p in SPLITS for c in COLUMNS if what.time or c != "times"]
+    names.append("test_popular.ids")
+    known, events_to = np.flatnonzero(ordered.popularity), ordered.popularity.cumsum()
+
+    def uniform(rng: np.random.Generator, n: int) -> np.ndarray:
+        return known[rng.integers(len(known), size=n)]
+
+    def popular(rng: np.random.Generator, n: int) -> np.ndarray:
+        return np.searchsorted(events_to, rng.integers(events_to[-1], size=n), "right")
+
+    with ExitStack() as stack:
+        files = {n: stack.enter_context((work / n).open("wb")) for n in names}
+        user, start = 0, 0
+        for k, count in enumerate(np.split(ordered.counts, np.cumsum(ordered.users)[:-1])):
+            total = int(count.sum())
+            item = np.asarray(events[start : start + total, 0])
+            owner = np.repeat(np.arange(len(count)), count)
+            begin = np.repeat(count.cumsum() - count, count)
+            met = np.sort(owner * (dealt.items + 1) + item)
+            left = np.repeat(count, count) - 1 - (np.arange(total) - begin)  # events still to come
+            later = np.arange(total) > begin
+            for part, mine in zip(SPLITS, (later & (left >= 2), left == 1, left == 0), strict=True):
+                at = np.flatnonzero(mine)
+                ways = [(part, uniform), ("test_popular", popular)][: 1 + (part == "test")]
+                for name, way in ways:
+                    draw = partial(way, np.random.default_rng([seed, k, SEEDS[name]]))
+                    never = _never_met(draw, owner[at], met, dealt.items)
+                    ids = _with_category(np.stack([item[at], never], 1).ravel(), dealt.category)
+                    files[f"{name}.ids"].write(ids.tobytes())
+                twice = np.repeat(at, 2)
+                columns = {
+                    "values": np.tile([1, 0], len(at)),
+                    "spans": np.stack([begin[twice], twice], 1) + start,
+                    "users": owner[twice] + user,
+                }
+                if times is not None:
+                    columns["times"] = times[start + twice]
+                for name, column in columns.items():
+                    files[f"{part}.{name}"].write(column.astype(COLUMNS[name]).tobytes())
+                rows[part] += len(twice)
+            user, start = user + len(count), start + total
+    width = events.shape[1]
+    for name in names:
+        part, column = name.replace("_popular", "").split(".")
+        wide = {"ids": (width,), "values": (1,), "spans": (2,)}.get(column, ())
+        _finish(work / name, (rows[part], *wide), COLUMNS[column])
+    return rows
+
+
+def _finish(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    finish_npy(path, shape, dtype)
+    path.unlink()
+
+
+def _never_met(
+    draw: Callable[[int], Int[np.ndarray, " n"]],
+    user: Int[np.ndarray, " n"],
+    met: Int[np.ndarray, " events"],
+    items: int,
+) -> Int[np.ndarray, " n"]:
+    """One item a row that its user never meets; ``met`` holds user * (items + 1) + item, sorted."""
+    found = draw(len(user))
+    open_ = np.arange(len(user))
+    while len(open_):
+        pair = user[open_] * (items + 1) + found[open_]
+        place = np.minimum(np.searchsorted(met, pair), len(met) - 1)
+        open_ = open_[met[place] == pair]
+        found[open_] = draw(len(open_))
+    return found
