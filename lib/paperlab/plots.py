@@ -32,6 +32,16 @@ COLOURS = {
     "FinalMLP": "#3b5bdb",
     "TIN": "#c2255c",
     "DIN": "#5f3dc4",
+    "sigmoid": "#222222",
+    "cdpo": "#2ca02c",
+    "robust": "#d62728",
+    "hinge": "#7b4fa3",
+    "ipo_sum": "#ff9e4a",
+    "apo_zero": "#17a2b8",
+    "nca": "#e377c2",
+    "bco": "#8c6d31",
+    "kto": "#6b8e23",
+    "rpo": "#1f77b4",
 }
 SIZE = {"width": 700, "height": 380}
 
