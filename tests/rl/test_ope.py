@@ -1,0 +1,169 @@
+"""Off-policy estimators: worked numbers, identities, and the exact value where the log is large."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paperlab.rl import ope
+
+REWARD = np.array([1.0, 0.0, 2.0, 3.0, 1.0])
+RATIO = np.array([0.5, 2.0, 1.0, 4.0, 0.25])
+WHO, STEP = np.array([7, 7, 7, 3, 3]), np.array([0, 1, 2, 0, 1])
+
+
+def test_worked_numbers():
+    assert ope.ncis(REWARD, RATIO) == pytest.approx(14.75 / 7.75)
+    assert ope.ncis(REWARD, RATIO, cap=1.0) == pytest.approx(5.75 / 3.75)
+    by_user = ope.ncis(REWARD, RATIO, trajectory=WHO)
+    assert by_user == pytest.approx((2.5 / 3.5 + 12.25 / 4.25) / 2)
+    # step 0: weights .5 and 4; step 1: 1 and 1; step 2: 1, and the ended one keeps 1
+    found = ope.per_decision_wis(REWARD, RATIO, WHO, STEP, 0.5)
+    assert found.value == pytest.approx(12.5 / 4.5 + 0.5 * (0 + 1) / 2 + 0.25 * 2 / 2)
+    assert found.effective == pytest.approx([4.5**2 / 16.25, 2, 2])
+
+
+def test_the_logging_policy_is_valued_at_what_the_log_earned():
+    ones = np.ones(5)
+    assert ope.ncis(REWARD, ones) == pytest.approx(REWARD.mean())
+    returns = [1 + 0 + 0.25 * 2, 3 + 0.5 * 1]
+    found = ope.per_decision_wis(REWARD, ones, WHO, STEP, 0.5)
+    assert found.value == pytest.approx(np.mean(returns)) and found.effective.tolist() == [2, 2, 2]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_what_holds_for_any_log(seed):
+    draw = np.random.default_rng(seed)
+    n = draw.integers(1, 40)
+    reward, ratio = draw.normal(size=n), draw.exponential(size=n) + 1e-3
+    who = draw.integers(0, 5, n)
+    value = ope.ncis(reward, ratio)
+    assert reward.min() - 1e-9 <= value <= reward.max() + 1e-9  # a weighted mean
+    assert ope.ncis(reward, 3 * ratio) == pytest.approx(value)  # in which scale cancels
+    assert ope.ncis(reward, ratio, cap=1e-3) == pytest.approx(reward.mean())
+    order = draw.permutation(n)
+    assert ope.ncis(reward[order], ratio[order], 1.0, who[order]) == pytest.approx(
+        ope.ncis(reward, ratio, 1.0, who)
+    )
+    # a uniform log of two actions: pi / mu = 2 pi, so that the released score is NCIS ...
+    pi = draw.uniform(0.05, 1, n)
+    assert ope.released_score(reward, pi, who) == pytest.approx(
+        ope.ncis(reward, pi / 0.5, trajectory=who)
+    )
+
+
+def test_the_released_score_is_another_number_for_any_other_log():
+    pi, mu = np.array([0.9, 0.1, 0.5, 0.5]), np.array([0.9, 0.1, 0.5, 0.5])
+    reward, who = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0, 0, 1, 1])
+    assert ope.ncis(reward, pi / mu, trajectory=who) == pytest.approx(0.5)
+    assert ope.released_score(reward, pi, who) == pytest.approx((0.9 + 0.5) / 2)
+
+
+def slow_pdwis(reward, ratio, who, step, gamma):
+    value = 0.0
+    for t in range(step.max() + 1):
+        above = below = 0.0
+        for u in set(who):
+            mine = (who == u) & (step <= t)
+            w = np.prod(ratio[mine])
+            now = (who == u) & (step == t)
+            above += w * reward[now].sum()
+            below += w
+        value += gamma**t * above / below
+    return value
+
+
+def chain(seed=0, S=3, A=2):
+    draw = np.random.default_rng(seed)
+    P = draw.dirichlet(np.ones(S), (A, S)) * draw.uniform(0.6, 0.9, (A, S, 1))
+    return (
+        P,
+        draw.uniform(0, 1, (A, S)),
+        draw.dirichlet(np.ones(A), S),
+        draw.dirichlet(2 * np.ones(A), S),
+    )
+
+
+def walk(P, R, mu, n, seed=1):
+    """n trajectories from state 0 to their end."""
+    S = P.shape[1]
+    draw = np.random.default_rng(seed)
+    full = np.concatenate([P, 1 - P.sum(-1, keepdims=True)], -1).cumsum(-1)
+    s, who, t, parts = np.zeros(n, int), np.arange(n), 0, []
+    while len(s):
+        a = (draw.random(len(s)) > mu[s, 0]).astype(int)
+        after = (draw.random((len(s), 1)) > full[a, s]).sum(-1)
+        parts.append(
+            (s, a, R[a, s] + draw.normal(0, 0.1, len(s)), after % S, after == S, who, s * 0 + t)
+        )
+        s, who, t = after[after < S], who[after < S], t + 1
+    names = ("state", "action", "reward", "next_state", "done", "trajectory", "step")
+    return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+
+def value(P, R, policy, gamma):
+    step = np.einsum("sa,ast->st", policy, P)
+    return np.linalg.solve(np.eye(len(step)) - gamma * step, (policy * R.T).sum(1))
+
+
+def test_estimates_meet_the_exact_value_on_a_large_log():
+    P, R, pi, mu = chain()
+    log = walk(P, R, mu, 60_000)
+    ratio = ope.ratios(pi, log["state"], log["action"], mu[log["state"], log["action"]])
+    exact = value(P, R, pi, 0.9)[0]
+    found = ope.per_decision_wis(log["reward"], ratio, log["trajectory"], log["step"], 0.9)
+    assert found.value == pytest.approx(exact, rel=0.02)
+    counts = ope.count(*(log[k] for k in ("state", "action", "reward", "next_state", "done")), 3, 2)
+    q = ope.fqe(counts, pi, 0.9)
+    assert (pi * q.T).sum(1)[0] == pytest.approx(exact, rel=0.01)
+    plain = value(P, R, mu, 0.9)[0]
+    assert abs(plain - exact) / exact > 0.03  # so that the log's own return would not pass
+
+
+def test_per_decision_weights_equal_a_loop_over_trajectories():
+    P, R, pi, mu = chain(3)
+    log = walk(P, R, mu, 40)
+    ratio = ope.ratios(pi, log["state"], log["action"], mu[log["state"], log["action"]])
+    args = log["reward"], ratio, log["trajectory"], log["step"]
+    assert ope.per_decision_wis(*args, 0.8).value == pytest.approx(slow_pdwis(*args, 0.8))
+
+
+def test_fqe_is_exact_in_the_process_that_it_counted():
+    P, R, pi, _ = chain(2)
+    found = ope.fqe(ope.Counts(P, R, np.ones((2, 3), int)), pi, 0.9)
+    V = value(P, R, pi, 0.9)
+    np.testing.assert_allclose(found, R + 0.9 * P @ V, atol=1e-7)
+    np.testing.assert_allclose(ope.fqe(ope.Counts(P, R, np.ones((2, 3), int)), pi, 0.0), R)
+
+
+def test_counting_by_hand():
+    found = ope.count(
+        np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([1.0, 3, 5]), np.array([1, 0, 0]),
+        np.array([False, True, False]), 2, 2,
+    )  # fmt: skip
+    assert found.transition[1, 0].tolist() == [0, 0.5] and found.transition[0, 1].tolist() == [1, 0]
+    assert found.reward.tolist() == [[0, 5], [2, 0]] and found.visits.tolist() == [[0, 1], [2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], [0.5, 0.0]), r"mu must hold a propensity in \(0, 1\]"),
+        (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], [0.5, np.nan]), "mu must hold"),
+        (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], [0.5]), "mu must hold"),
+        (lambda: ope.ncis(REWARD, RATIO, cap=0.0), "cap must be above 0, got 0.0"),
+        (lambda: ope.ncis(REWARD, RATIO[:3]), "ratio must hold a finite number >= 0"),
+        (lambda: ope.ncis(REWARD, -RATIO), "ratio must hold a finite number >= 0"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, 1.5), r"gamma must be in \[0, 1\], got 1.5"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP + 1, 0.5), "step must count"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO * 0, STEP, 0.5), "step must count"),
+        (lambda: ope.fqe(ope.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
+                         np.array([[0.5, 0.5]]), 0.9), "policy must not act where the log never did"),
+        (lambda: ope.fqe(ope.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),
+                         np.ones((1, 1)), 1.0), r"gamma must be in \[0, 1\), got 1.0"),
+    ],
+)  # fmt: skip
+def test_bad_values_say_what_is_right(make, says):
+    with pytest.raises(ValueError, match=says) as error:
+        make()
+    assert "\n" not in str(error.value)
