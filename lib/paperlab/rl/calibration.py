@@ -1,0 +1,182 @@
+"""How far the teaching worlds are from a real feed, and presets that are nearer (ours).
+
+Targets are moments of KuaiRand (Gao et al., CIKM 2022): clicks, follows per click, video seconds by
+how active a user is, and, where every video's author is known, the gap between two meetings of a
+pair. Gifts per click are KuaiLive's published counts (72,646 of 4,909,515; its users were chosen
+for having gifted, so this is an upper bound). Nothing else of the worlds is fitted, and no realism
+is claimed beyond `table`.
+
+``PRESETS`` holds constructor arguments: ``teaching`` is the defaults; ``kuai`` was fitted by `fit`
+to the ``explicit`` part: rows of 664 users who liked or hated the video. Their clicks are far
+above those of a feed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..data import catalogue, fetch
+from .envs.funnel import CLICK, FOLLOW, GIFT, FunnelTruth
+from .envs.live import LiveModel
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PARTS = ("explicit", "pure", "1k", "27k")
+GIFTS_PER_CLICK = 72_646 / 4_909_515  # KuaiLive
+EXPOSURES = 60  # a pair is followed for so long, from a stranger, under uniform boosts
+REQUEST = 8  # videos: turns a user's exposures into requests
+# Six groups of LiveAlloc, three bands of activity.
+BANDS = {"full_active": (0, 1), "high_active": (2, 3), "less active": (4, 5)}
+PRESETS: dict[str, dict[str, dict]] = {
+    "teaching": {"funnel": {}, "live": {}},
+    "kuai": {
+        "funnel": {
+            "click": (-0.6297, 0.3703, 1.3703, 2.1703),
+            "follow": (-5.6927, -4.6927),
+            "gift": (-9.3243, -7.8243, -4.8243, -2.3243),
+        },
+        "live": {"video_seconds": (23.1943, 23.2823, 20.4579, 20.5408, 19.8635, 19.8954)},
+    },
+}
+
+
+def targets(part: str = "explicit") -> dict[str, float]:
+    """Moments of a part of KuaiRand, by name.
+
+    part: ``explicit`` (a copy of 41,828 selected rows) or an official log: pure, 1k, 27k.
+    Raises ValueError for another part, FileNotFoundError that says which file to get.
+    """
+    import polars as pl
+
+    events, users, authors = _tables(part)
+    click, follow = pl.col("is_click"), pl.col("is_follow")
+    rates = events.select(click.mean(), (follow * click).sum() / click.sum()).collect()
+    found = {"clicks per exposure": rates[0, 0], "follows per click": rates[0, 1]}
+    found["gifts per click"] = GIFTS_PER_CLICK
+    active = pl.col("user_active_degree")
+    band = pl.when(active.is_in([*BANDS])).then(active).otherwise(pl.lit("less active"))
+    seconds = (
+        events.join(users, on="user_id", how="left")
+        .group_by(band.alias("band"))
+        .agg(pl.col("play_time_ms").mean() / 1000)
+        .collect()
+    )
+    for name, value in seconds.sort("band").iter_rows():
+        found[f"seconds a video, {name}"] = value
+    if authors is not None:
+        turn = pl.int_range(pl.len()).over("user_id")
+        meetings = events.join(authors, on="video_id").sort("time_ms").with_columns(turn=turn)
+        gap = pl.col("turn").diff().over("user_id", "author_id")
+        found["requests between exposures"] = meetings.select(gap.mean() / REQUEST).collect().item()
+    return found
+
+
+def simulated(preset: dict[str, dict]) -> dict[str, float]:
+    """The same moments of the two worlds, exactly: a value of `PRESETS`, or one like it."""
+    funnel, live = FunnelTruth(**preset["funnel"]), LiveModel(**preset["live"])
+    uniform = funnel.outcomes.mean(1)  # (6, K, Z)
+    moves, z = funnel.P.mean(0), np.eye(4)[0] * np.ones((4, 1)) / 4  # share of pairs [k, z]
+    spent, after = np.zeros((4, 4)), np.zeros(4)
+    for _ in range(EXPOSURES):
+        spent += z
+        landed = np.einsum("kz,kzy->ky", z, moves)
+        after += landed.sum(0)
+        z = landed @ funnel.gap_operator() / funnel.discount
+    clicks, follows, gifts = (
+        (flag[:, None, None] * uniform * spent).sum() for flag in (CLICK, FOLLOW, GIFT)
+    )
+    found = {"clicks per exposure": clicks / EXPOSURES, "follows per click": follows / clicks}
+    found["gifts per click"] = gifts / clicks
+    seconds = live.video_seconds * _freshness(live)
+    for name, groups in BANDS.items():
+        found[f"seconds a video, {name}"] = seconds[list(groups)].mean()
+    found["requests between exposures"] = after @ funnel.gap_means / EXPOSURES
+    return found
+
+
+def fit(wanted: dict[str, float]) -> dict[str, dict]:
+    """Arguments whose moments are those wanted: one shift of the intercepts a rate, one factor of
+    all gaps, and each band's video seconds. Whatever is not wanted keeps its default.
+
+    A rate's shift moves it steadily and the others a little: bisection in turn, until all agree.
+    """
+    defaults = inspect.signature(FunnelTruth).parameters
+    base = {name: defaults[name].default for name in ("click", "follow", "gift", "gap_means")}
+    live, funnel = LiveModel(), {}
+
+    def match(name: str, make: Callable[[float], dict], low: float, high: float) -> None:
+        for _ in range(50):
+            middle = (low + high) / 2
+            found = simulated({"funnel": funnel | make(middle), "live": {}})[name]
+            low, high = (middle, high) if found < wanted[name] else (low, middle)
+        funnel.update(make(middle))
+
+    rates = {
+        "click": "clicks per exposure",
+        "follow": "follows per click",
+        "gift": "gifts per click",
+    }
+    for _ in range(4):
+        for rate, name in rates.items():
+            if name not in wanted:
+                continue
+            match(name, lambda x, rate=rate: {rate: tuple(np.add(base[rate], x))}, -12, 12)
+    if (gaps := "requests between exposures") in wanted:
+        longer = np.array(base["gap_means"])
+        match(gaps, lambda x: {"gap_means": tuple(np.maximum(1, longer * np.exp(x)))}, -5, 5)
+    seconds, fresh = live.video_seconds.copy(), _freshness(live)
+    for band, groups in BANDS.items():
+        if (name := f"seconds a video, {band}") in wanted:
+            seconds[list(groups)] = wanted[name] / fresh[list(groups)]
+    whole = {k: tuple(np.round(v, 4).tolist()) for k, v in funnel.items()}
+    return {"funnel": whole, "live": {"video_seconds": tuple(np.round(seconds, 4).tolist())}}
+
+
+def table(wanted: dict[str, float], preset: dict[str, dict]) -> pl.DataFrame:
+    """target | simulated | relative error, a moment a row."""
+    import polars as pl
+
+    found = simulated(preset)
+    rows = [
+        {"moment": k, "target": v, "simulated": found[k], "relative error": found[k] / v - 1}
+        for k, v in wanted.items()
+    ]
+    return pl.DataFrame(rows)
+
+
+def _freshness(live: LiveModel) -> np.ndarray:
+    """By group: a page's video seconds as a share of an unsatiated user's, in sessions under a coin."""
+    chain = live.transitions(discount=1.0).mean(0)
+    visits = np.linalg.inv(np.eye(len(chain)) - chain)[live.starts()]
+    return visits @ (live.v / live.video_seconds[live.group]) / visits.sum(1)
+
+
+def _tables(part: str) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame | None]:
+    """Events, users and, in the official parts, the videos' authors."""
+    import polars as pl
+
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    entry = catalogue.entry("kuairand")
+    if part == "explicit":
+        names = ("kuairand27k_explicit_kcore15.parquet", "kuairand_pure_user_features.parquet")
+        found = fetch.local_form(entry, *names)
+        if found is None:
+            raise fetch.missing(entry, *names)
+        return *(pl.scan_parquet(found[n]) for n in names), None
+    mine = [
+        f.name
+        for f in entry.files
+        if f.name.removesuffix(".csv").split("_part")[0].endswith(f"_{part}")
+    ]
+    paths = {n: fetch.official(entry, n) for n in mine}
+    logs = [p for n, p in paths.items() if n.startswith("log_")]
+    users, videos = (
+        pl.scan_csv(paths[f"{n}_{part}.csv"]) for n in ("user_features", "video_features_basic")
+    )
+    return pl.scan_csv(logs), users, videos.select("video_id", "author_id")
