@@ -71,8 +71,8 @@ def bundle(figure: go.Figure) -> dict:
     figure.update_layout(
         template="none",
         font={"size": 13},
-        title={"font": {"size": 15}, "x": 0.02, "xanchor": "left"},
-        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+        title={"font": {"size": 15}, "x": 0.02, "xanchor": "left", "y": 0.97, "yanchor": "top"},
+        margin={"l": 60, "r": 20, "t": 62, "b": 60},  # room for subplots' titles under the title
         height=figure.layout.height or SIZE["height"],
     )
     figure.update_xaxes(**grid).update_yaxes(**grid)
