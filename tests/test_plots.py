@@ -18,7 +18,9 @@ def test_a_simple_figure_is_small_and_a_method_keeps_its_colour():
     assert len(json.dumps(plots.bundle(figure))) < 4000
     assert plots.colour("DNN") == "#222222"
     assert plots.colour("something new") == plots.colour("something new")
-    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    for methods in plots.FAMILIES.values():
+        assert len(set(methods.values())) == len(methods)
+    assert len(plots.COLOURS) == sum(map(len, plots.FAMILIES.values()))  # no name in two families
 
 
 def test_figures_are_found_by_name():

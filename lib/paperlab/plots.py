@@ -14,35 +14,43 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import polars as pl
 
-COLOURS = {
-    "LR": "#9e9e9e",
-    "FM": "#8c6d31",
-    "DNN": "#222222",
-    "DeepFM": "#b5892e",
-    "DCNv2": "#1f77b4",
-    "AutoInt": "#17a2b8",
-    "Wukong": "#7b4fa3",
-    "RankMixer": "#2ca02c",
-    "SSR-S": "#ff9e4a",
-    "SSR-D": "#d62728",
-    "SSR-D code": "#8f1d1d",
-    "ReLU-only": "#e377c2",
-    "Top-k": "#6b8e23",
-    "MLCC": "#0b6e4f",
-    "FinalMLP": "#3b5bdb",
-    "TIN": "#c2255c",
-    "DIN": "#5f3dc4",
-    "sigmoid": "#222222",
-    "cdpo": "#2ca02c",
-    "robust": "#d62728",
-    "hinge": "#7b4fa3",
-    "ipo_sum": "#ff9e4a",
-    "apo_zero": "#17a2b8",
-    "nca": "#e377c2",
-    "bco": "#8c6d31",
-    "kto": "#6b8e23",
-    "rpo": "#1f77b4",
+# By family: inside one no two methods share a colour; a name has one colour everywhere.
+FAMILIES = {
+    "ctr": {
+        "LR": "#9e9e9e",
+        "FM": "#8c6d31",
+        "DNN": "#222222",
+        "DeepFM": "#b5892e",
+        "DCNv2": "#1f77b4",
+        "AutoInt": "#17a2b8",
+        "Wukong": "#7b4fa3",
+        "RankMixer": "#2ca02c",
+        "SSR-S": "#ff9e4a",
+        "SSR-D": "#d62728",
+        "SSR-D code": "#8f1d1d",
+        "ReLU-only": "#e377c2",
+        "Top-k": "#6b8e23",
+        "MLCC": "#0b6e4f",
+        "FinalMLP": "#3b5bdb",
+    },
+    "interest": {
+        "TIN": "#c2255c",
+        "DIN": "#5f3dc4",
+    },
+    "align": {
+        "sigmoid": "#222222",
+        "cdpo": "#2ca02c",
+        "robust": "#d62728",
+        "hinge": "#7b4fa3",
+        "ipo_sum": "#ff9e4a",
+        "apo_zero": "#17a2b8",
+        "nca": "#e377c2",
+        "bco": "#8c6d31",
+        "kto": "#6b8e23",
+        "rpo": "#1f77b4",
+    },
 }
+COLOURS = {name: colour for methods in FAMILIES.values() for name, colour in methods.items()}
 SIZE = {"width": 700, "height": 380}
 
 
