@@ -1,0 +1,109 @@
+"""Columns, joins, returns and counting, from logs of pairs."""
+
+import numpy as np
+import pytest
+import torch
+from paperlab.rl import pairs
+from paperlab.rl.envs import FunnelModel
+from paperlab.rl.offline import Lookup
+
+MODEL = FunnelModel(forgetting=0.02, lost_after=80)
+EASY = {
+    "gift": (-4.0, -3.0, -2.0, -1.0),
+    "gift_means": (1.0,) * 4,
+    "gift_sigma": 0.0,
+}  # no rare events
+LOG = MODEL.log_dataset("uniform", 3000, 0, steps=20)
+
+
+def test_features_are_one_hot_and_tell_followers():
+    table = pairs.features()
+    assert table.shape == (16, 8) and (table.sum(1) == 2).all()
+    assert torch.equal(table[:, 6:].sum(1), torch.tensor([0.0, 0, 1, 1] * 4))
+    assert torch.equal(table[6], torch.tensor([0.0, 1, 0, 0, 0, 0, 1, 0]))  # k = 1, z = 2
+
+
+@pytest.mark.parametrize("kind", [Lookup, pairs.States])
+def test_columns_say_what_the_log_says(kind):
+    for next_state in ("exact", "next_request", "post_update", "stale"):
+        found = pairs.columns(LOG, next_state, kind=kind)
+        name = "state" if next_state == "stale" else next_state
+        table, row = pairs.rows_of(found["next_obs"][torch.arange(3000)])
+        assert torch.equal(table[row], pairs.features()[LOG[name].astype(int)])
+        known = LOG["done"] if next_state == "exact" else np.zeros(3000)
+        np.testing.assert_array_equal(found["done"], known)
+        np.testing.assert_array_equal(found["lost"], LOG["done"])
+    timed = pairs.columns(LOG, "exact", 0.99, kind)["discount"]
+    np.testing.assert_allclose(timed, 0.99 ** LOG["gap"].astype(float), rtol=1e-5)
+
+
+def test_previous_is_the_exact_join_by_hand():
+    rows, after, done = pairs.next_states(LOG, "previous")
+    cache, want = {}, {}
+    for row in range(3000):  # what a cache of one entry a pair does, row by row
+        pair = LOG["pair"][row]
+        if pair in cache:
+            want[cache[pair]] = LOG["state"][row]
+        cache[pair] = row
+    assert dict(zip(rows.tolist(), after.tolist(), strict=True)) == want
+    np.testing.assert_array_equal(after, LOG["exact"][rows])
+    assert not done.any() and len(rows) == 3000 - len(cache)
+
+
+def test_returns_by_hand():
+    rows, found = pairs.realised_returns(LOG, 0.9, 12.1)
+    assert 200 < len(rows) < 3000
+    got = dict(zip(rows.tolist(), found.tolist(), strict=True))
+    for pair in np.unique(LOG["pair"]):
+        mine = np.flatnonzero(LOG["pair"] == pair)
+        for t, row in enumerate(mine):
+            covered = LOG["time"][mine[-1]] - LOG["time"][row] >= 12.1
+            assert (row in got) == covered
+            if covered:
+                inside = [i for i in mine[t:] if LOG["time"][i] <= LOG["time"][row] + 12.1]
+                want = sum(0.9**n * float(LOG["reward"][i]) for n, i in enumerate(inside))
+                assert got[row] == pytest.approx(want, abs=1e-4)
+
+
+def test_counting_finds_the_model():
+    model = FunnelModel(forgetting=0.02, discount=0.8, **EASY)
+    log = model.log_dataset("uniform", 1_000_000, 1, start=(0.25,) * 4)
+    for next_state in ("exact", "next_request", "post_update", "stale", "previous"):
+        actions, q = pairs.certainty_equivalent(log, next_state, discount=0.8)
+        truth = "exact" if next_state == "previous" else next_state
+        best, believed = model.optimal(truth)
+        visits = np.bincount(log["state"], minlength=16).reshape(4, 4) / 1_000_000
+        error = (visits * (q.max(0) - believed.total)).sum() / (visits * believed.total).sum()
+        assert abs(error) < 0.02
+        worth = model.exact_values(actions).new_pair
+        assert worth == pytest.approx(model.exact_values(best).new_pair, rel=0.03), next_state
+
+
+def test_counting_in_time_and_with_losses():
+    model = FunnelModel(time_discount=0.95, lost_after=10, **EASY)
+    log = model.log_dataset("uniform", 400_000, 1, start=(0.25,) * 4)
+    _, q = pairs.certainty_equivalent(log, time_discount=0.95)
+    want = model.optimal()[1].total
+    visits = np.bincount(log["state"], minlength=16).reshape(4, 4)
+    assert abs((visits * (q.max(0) - want)).sum() / (visits * want).sum()) < 0.02
+    _, blind = pairs.certainty_equivalent(log, "post_update", time_discount=0.95)
+    assert (visits * blind.max(0)).sum() > 1.15 * (visits * want).sum()  # blind to losses
+
+
+def test_what_was_never_seen_is_worth_nothing():
+    log = FunnelModel().log_dataset(0, 1000, 0)
+    actions, q = pairs.certainty_equivalent(log)
+    assert not actions.any() and not q[1:].any()
+
+
+def test_bad_logs_and_calls():
+    with pytest.raises(ValueError, match=r"log must have the columns .*missing: \['mu'\]"):
+        pairs.columns({k: v for k, v in LOG.items() if k != "mu"})
+    with pytest.raises(ValueError, match=r"mu.* must be in \(0, 1\]"):
+        pairs.certainty_equivalent(LOG | {"mu": np.zeros(3000, np.float32)})
+    with pytest.raises(ValueError, match="next_state must be one of exact, previous"):
+        pairs.columns(LOG, "tomorrow")
+    with pytest.raises(ValueError, match=r"time_discount must be in \(0, 1\)"):
+        pairs.columns(LOG, "exact", 1.0)
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\) and days above 0"):
+        pairs.realised_returns(LOG, 1.0, 30)
