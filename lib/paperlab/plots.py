@@ -43,11 +43,11 @@ FAMILIES = {
         "robust": "#d62728",
         "hinge": "#7b4fa3",
         "ipo_sum": "#ff9e4a",
-        "apo_zero": "#17a2b8",
+        "apo_zero": "#1f9bff",
         "nca": "#e377c2",
-        "bco": "#8c6d31",
-        "kto": "#6b8e23",
-        "rpo": "#1f77b4",
+        "bco": "#1f3a93",
+        "kto": "#8c6d31",
+        "rpo": "#8f1d1d",
     },
 }
 COLOURS = {name: colour for methods in FAMILIES.values() for name, colour in methods.items()}
