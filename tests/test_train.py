@@ -12,6 +12,7 @@ import pytest
 import torch
 from paperlab import train
 from paperlab.data import Batches
+from paperlab.data.interest_sequences import interest_sequences
 from paperlab.data.noise_fields import noise_fields
 from paperlab.nn import MLP, ClickModel
 
@@ -62,6 +63,41 @@ def test_the_best_weights_are_kept_and_patience_never_reads_the_test_part():
     assert len(run.history) < 60
     assert run.history[-3]["auc"] == best
     assert run.test == train.evaluate(model, LOG, "test")
+
+
+class Recent(ClickModel):
+    """Scores a target by its likeness to the events of the last days."""
+
+    def __init__(self, schema):
+        super().__init__(schema, 4, lr=0.03)
+        torch.nn.init.normal_(self.embed.table.weight, 0, 0.3)
+        self.bias = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        events, target, mask, _ = self.embed.sequence(batch)
+        weight = mask * torch.exp(-batch.elapsed / 24)
+        return self.bias + ((events * weight[..., None]).sum(1) * target).sum(1)
+
+
+HISTORIES = interest_sequences(6_000, decay="time", lengths=(0, 12), categories=5, items=1)
+
+
+def test_histories_and_their_times_reach_the_model_in_training_and_scoring():
+    def run():
+        torch.manual_seed(0)
+        model = Recent(HISTORIES.schema)
+        options = {"precision": "32-true", "accelerator": "cpu"}
+        return model, train.fit(model, HISTORIES, epochs=6, batch_size=128, **options)
+
+    (model, first), (_, second) = run(), run()
+    assert first.test == second.test
+    assert first.test["auc"] > 0.5 + 0.7 * (HISTORIES.truth.bayes_auc - 0.5)
+    with torch.no_grad():
+        whole = model(HISTORIES.test.take(slice(None)))
+    for batch_size in (8192, 7):  # rows are scored by length and come back in their own order
+        found = train.predict(model, HISTORIES.test, batch_size)
+        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+    assert HISTORIES.test.to("cpu").take(slice(0, 3)).to("cpu").elapsed is not None
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_batch_and_parameter():

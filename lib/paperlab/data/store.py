@@ -96,11 +96,13 @@ class Split:
         longest = max(int(used.max()), 1)
         back = torch.arange(longest, 0, -1, device=used.device)  # T..1: the last column is stop - 1
         real = back <= used[:, None]
-        place = torch.where(real, stop[:, None] - back, 0)
-        history = self.events.ids[place].mul_(real[:, :, None])
+        place = torch.where(real, stop[:, None] - back, 0).flatten()
+        history = self.events.ids.index_select(0, place).view(*real.shape, -1)
+        history.mul_(real[:, :, None])
         if self.times is None or self.events.times is None:
             return Batch(*rows, history)
-        hours = (self.times[index][:, None] - self.events.times[place]) / 3600
+        then = self.events.times.index_select(0, place).view(real.shape)
+        hours = (self.times[index][:, None] - then) / 3600
         return Batch(*rows, history, hours.mul_(real))
 
     @property
