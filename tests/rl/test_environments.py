@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from paperlab.bench import environments as bench
 from paperlab.rl.envs import LiveAlloc, LiveAllocVector, UserAuthorFunnel, UserAuthorFunnelVector
 
 IDS = ("UserAuthorFunnel-v0", "LiveAlloc-v0")
@@ -102,3 +103,29 @@ def test_other_bad_arguments():
         LiveAlloc(noise=-1)
     with pytest.raises(ValueError, match="num_envs must be at least 1"):
         LiveAllocVector(num_envs=0)
+
+
+def test_the_plain_environment_of_the_bench_is_the_same_one():
+    """Same mean reward and length as the vector's, within five standard errors."""
+    env, rewards = bench.PlainFunnel(), []
+    actions = np.random.default_rng(1).integers(0, 3, 20_000).tolist()
+    env.reset(seed=1)
+    for action in actions:
+        _, reward, _, truncated, info = env.step(action)
+        rewards.append(reward)
+        assert info["gap"] >= 1
+        if truncated:
+            env.reset()
+    log = env.model.log_dataset("uniform", 400_000, 0)
+    of_pairs = np.reshape(rewards, (400, 50)).mean(1)
+    error = of_pairs.std() / 20
+    assert abs(of_pairs.mean() - log["reward"].mean()) < 5 * error < 0.1
+
+
+def test_the_bench_measures_and_prints():
+    found = bench.measure(1, scale=0.001)
+    text = bench.markdown(found)
+    assert len(found["rows"]) == 6 and all(r["speed"] > 0 for r in found["rows"])
+    assert text.count("our log_dataset") == 3 and "plain Gymnasium loop" in text
+    with pytest.raises(ValueError, match="runs must be at least 1"):
+        bench.measure(0)
