@@ -48,7 +48,7 @@ def test_tabular_dqn_finds_the_optimal_values(make):
     P, R = process()
     torch.manual_seed(0)
     agent = make(S, A, **FAST)
-    fit(agent, log_of(P, R), steps=900, batch_size=8192)
+    fit(agent, log_of(P, R), steps=700, batch_size=4096)
     with torch.no_grad():
         np.testing.assert_allclose(agent.q(EVERY), optimal_q(P, R), atol=0.08)
     assert agent.policy(EVERY).argmax(1).tolist() == optimal_q(P, R).argmax(1).tolist()
@@ -78,7 +78,7 @@ def test_sac_finds_the_soft_fixed_point():
     P, R = process()
     torch.manual_seed(0)
     agent = DiscreteSAC(S, A, temperature=0.2, **FAST)
-    fit(agent, log_of(P, R), steps=900, batch_size=8192)
+    fit(agent, log_of(P, R), steps=700, batch_size=4096)
     q = np.zeros((A, S))
     for _ in range(300):
         q = R + GAMMA * P @ (0.2 * np.log(np.exp(q / 0.2).sum(0)))
@@ -110,7 +110,7 @@ def test_cql_lowers_what_the_log_hardly_does_and_is_dqn_at_zero():
         with torch.no_grad():
             gaps[alpha] = (agent.q(EVERY)[:, 1] - agent.q(EVERY)[:, 0]).mean().item()
     assert gaps[1.0] < gaps[0.0] - 0.5
-    batch = next(iter(Draws(log_of(P, R), 1, 64, 0)))
+    batch = next(iter(Draws(log_of(P, R), 1, 64, [0])))
     torch.manual_seed(0)
     plain = DQN(S, A)
     torch.manual_seed(0)
@@ -144,7 +144,13 @@ def test_same_seed_same_weights_and_what_is_watched():
         torch.manual_seed(0)
         agent = DQN(S, A)
         seen = fit(
-            agent, log, steps=6, batch_size=32, seed=seed, every=3, watch=lambda a: {"n": a.gamma}
+            agent,
+            log,
+            steps=6,
+            batch_size=32,
+            seeds=[seed],
+            every=3,
+            watch=lambda a: {"n": a.gamma},
         )
         weights.append(agent.net[0].weight.detach().clone())
     assert seen == [{"step": 3, "n": 0.9}, {"step": 6, "n": 0.9}]
@@ -175,6 +181,8 @@ def test_a_loss_that_is_not_finite_stops_at_its_step():
         (lambda: DiscreteSAC(S, temperature=0.0), "temperature must be above 0, got 0.0"),
         (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=0), "steps must be at least 1, got 0"),
         (lambda: fit(DQN(S), {"obs": torch.eye(S), "done": torch.ones(2)}, steps=1), "one length"),
+        (lambda: OfflineAgent(copies=0), "copies must be at least 1, got 0"),
+        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=1, seeds=[0, 1]), "seeds must hold one"),
         (lambda: OfflineAgent(gamma=-0.1), r"gamma must be in \[0, 1\)"),
     ],
 )
@@ -187,5 +195,5 @@ def test_bad_values_say_what_is_right(make, says):
 def test_a_lookup_draws_what_its_table_says():
     log = {"obs": Lookup(torch.eye(S), torch.tensor([2, 0, 1], dtype=torch.uint8))}
     log["reward"] = torch.tensor([2.0, 0, 1])
-    batch = next(iter(Draws(log, 1, 64, 0)))
+    batch = next(iter(Draws(log, 1, 64, [0])))
     assert torch.equal(batch["obs"].argmax(1).float(), batch["reward"])

@@ -7,18 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.rl.offline import Draws, fit
-from paperlab.rl.slmgac import (
-    MERGES,
-    SLMGAC,
-    T_BAN,
-    huber,
-    live_buckets,
-    reward,
-    target,
-    teacher,
-    video_buckets,
-)
+from paperlab.rl.slmgac import MERGES, SLMGAC, huber, target, teacher
 from paperlab.rl.towers import GroupTowers, deal
+from paperlab.rl.watchtime import T_BAN, live_buckets, reward, video_buckets
 
 T = torch.tensor
 
@@ -190,12 +181,11 @@ def test_what_each_loss_may_teach():
     agent, batch = agent_of(), batch_of()
     terms = agent.losses(batch, 0)
     assert set(terms) == {"td", "reward", "live", "live bucket", "video", "video bucket", "actor"}
-    heads = {"encoder", "critics.0.norm"}
-    assert parts(moved(agent, agent.losses(batch, 0)["td"])) == heads | {"critics.0.value"}
+    assert parts(moved(agent, agent.losses(batch, 0)["td"])) == {"encoder", "critics.0.value"}
     for name in ("reward", "live", "live bucket", "video", "video bucket"):
         found = moved(agent, agent.losses(batch, 0)[name])
-        assert parts(found) == heads | {"critics.0.time"}, name
-    assert parts(moved(agent, agent.losses(batch, 0)["actor"])) == {"actor", "actor_norm"}
+        assert parts(found) == {"encoder", "critics.0.time"}, name
+    assert parts(moved(agent, agent.losses(batch, 0)["actor"])) == {"actor"}
 
 
 def test_critics_learn_in_turn_and_the_idle_one_does_not_move():
@@ -228,7 +218,7 @@ def test_the_target_comes_from_the_peer():
 
 def slow_critic(critic, x, group, twin, average):
     """Times, reward and Q of one sample by the sheet's formulas, head by head."""
-    x = torch.nn.functional.layer_norm(x, x.shape, critic.norm.weight, critic.norm.bias)
+    x = torch.nn.functional.layer_norm(x, x.shape)
 
     def tower(net, head):
         h, at = x, head * 6 + int(group)
@@ -262,7 +252,7 @@ def slow_critic(critic, x, group, twin, average):
 @pytest.mark.parametrize("average", ["time", "reward"])
 def test_q_equals_the_formulas_head_by_head(average):
     agent, batch = agent_of(average=average), batch_of(rows=9)
-    x, to = agent.encoder(batch["obs"]), agent.deal(batch)
+    x, to = agent.encode(batch["obs"]), agent.deal(batch)
     q, times = agent.critics[1](to.hand_out(x), to)
     for i in range(9):
         for twin in range(2):
@@ -276,8 +266,8 @@ def test_q_equals_the_formulas_head_by_head(average):
 def test_losses_by_hand():
     agent, batch = agent_of(), batch_of(rows=12)
     to = agent.deal(batch)
-    q, times = agent.critics[0](to.hand_out(agent.encoder(batch["obs"])), to)
-    after, _ = agent.critics[1](to.hand_out(agent.encoder(batch["next_obs"])), to)
+    q, times = agent.critics[0](to.hand_out(agent.encode(batch["obs"])), to)
+    after, _ = agent.critics[1](to.hand_out(agent.encode(batch["next_obs"])), to)
     y = target(batch["reward"], batch["done"], after, 0.9)
     want = dict.fromkeys(("td", "reward", "live", "video", "live bucket"), 0.0)
     bucket, rho = live_buckets().encode(batch["live"])
@@ -300,7 +290,7 @@ def test_losses_by_hand():
 def test_without_a_future_q_is_the_predicted_reward():
     agent, batch = agent_of(gamma=0.0), batch_of()
     to = agent.deal(batch)
-    q, times = agent.critics[0](to.hand_out(agent.encoder(batch["obs"])), to)
+    q, times = agent.critics[0](to.hand_out(agent.encode(batch["obs"])), to)
     assert torch.equal(q, times.reward) and not moved(agent, agent.losses(batch, 0)["reward"]) & {
         n for n, _ in agent.named_parameters() if ".value." in n
     }
@@ -323,10 +313,34 @@ def test_one_tower_equals_six_tied_ones():
     torch.testing.assert_close(six.policy(batch), one.policy(batch))
 
 
+def test_copies_train_as_each_would_alone():
+    log, both = batch_of(rows=200), agent_of(copies=2)
+    alone = [agent_of(), agent_of()]
+    for k, one in enumerate(alone):  # copies stand first among towers, within each head
+        state = {}
+        for name in one.state_dict():
+            whole = both.state_dict()[name].unflatten(0, (-1, 2, _towers(name)))
+            state[name] = whole[:, k].flatten(0, 1)
+        one.load_state_dict(state)
+        fit(one, log, steps=6, batch_size=32, seeds=[k + 5])
+    fit(both, log, steps=6, batch_size=32, seeds=[5, 6])
+    twice = {k: torch.cat([v, v]) for k, v in log.items()}
+    for what in ("policy", "q"):
+        found = getattr(both, what)(twice).chunk(2)
+        for one, mine in zip(alone, found, strict=True):
+            torch.testing.assert_close(mine, getattr(one, what)(log), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(*both.q(twice).chunk(2), atol=1e-3)
+    assert both.count_parameters() == alone[0].count_parameters()
+
+
+def _towers(name):
+    return 1 if name.startswith("encoder") else 6
+
+
 def test_the_free_head_has_no_reward_in_it():
     agent, batch = agent_of(split=False), batch_of()
     to = agent.deal(batch)
-    x = to.hand_out(agent.encoder(batch["obs"]))
+    x = to.hand_out(agent.encode(batch["obs"]))
     q, _ = agent.critics[0](x, to)
     assert torch.equal(q, agent.critics[0].value(agent.critics[0].norm(x), to))
 
@@ -340,7 +354,7 @@ def test_the_leaky_critic_knows_the_outcome_and_the_fixed_one_does_not():
     assert (leaky.q(longer) - leaky.q(batch))[inserted, 1].mean() > 0.05
     # nothing inserted: it is told live [0, 6) and video [10, 25), so that r(insert) <= sigma(-.4)
     to = leaky.deal(batch)
-    x = to.hand_out(leaky.encoder(batch["obs"]))
+    x = to.hand_out(leaky.encode(batch["obs"]))
     _, times = leaky.critics[0](x, to, leaky._seen(batch, ""))
     assert times.reward[:, ~inserted, 1].max() <= 1 / (1 + math.exp(0.4)) + 1e-6
     assert "live bucket" not in leaky.losses(batch, 0)
@@ -369,10 +383,10 @@ def test_same_seed_same_agent():
     for seed in (0, 0, 1):
         torch.manual_seed(0)
         agent = SLMGAC(D, **SMALL)
-        fit(agent, batch_of(), steps=4, batch_size=16, seed=seed)
+        fit(agent, batch_of(), steps=4, batch_size=16, seeds=[seed])
         found.append(torch.cat([p.detach().flatten() for p in agent.parameters()]))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-    assert next(iter(Draws(batch_of(), 1, 4, 0)))["obs"].shape == (4, D)
+    assert next(iter(Draws(batch_of(), 1, 4, [0])))["obs"].shape == (4, D)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -27,11 +27,16 @@ class OfflineAgent(L.LightningModule):
     (B,), ``next_obs`` (B, d), ``done`` (B,) 1 where nothing follows; some agents read more.
 
     gamma: discount per step, in [0, 1). lr: Adam's rate, above 0.
+    copies: independent agents that train side by side, each on rows of its own; a batch holds B
+        rows for the first, then B for the second, and so on.
     Raises ValueError for values out of range.
     """
 
-    def __init__(self, gamma: float = 0.9, lr: float = 1e-3):
+    def __init__(self, gamma: float = 0.9, lr: float = 1e-3, copies: int = 1):
         super().__init__()
+        if copies < 1:
+            raise ValueError(f"copies must be at least 1, got {copies}")
+        self.copies = copies
         if not 0 <= gamma < 1:
             raise ValueError(f"gamma must be in [0, 1), got {gamma}")
         if lr <= 0:
@@ -53,8 +58,9 @@ class OfflineAgent(L.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
 
     def count_parameters(self) -> dict[str, int]:
-        """Weights that training moves; there are no embedding tables."""
-        return {"dense": sum(p.numel() for p in self.parameters() if p.requires_grad)}
+        """Weights that training moves, of one copy; there are no embedding tables."""
+        total = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return {"dense": total // self.copies}
 
 
 class Lookup:
@@ -71,19 +77,24 @@ class Lookup:
 
 
 class Draws:
-    """``steps`` batches of rows drawn with replacement, straight from the columns."""
+    """``steps`` batches of rows drawn with replacement, straight from the columns.
 
-    def __init__(self, log: Transitions, steps: int, batch_size: int, seed: int):
-        self.log, self.steps, self.batch_size, self.seed = log, steps, batch_size, seed
+    seeds: one a copy of the agent; each draws ``batch_size`` rows, as it would alone.
+    """
+
+    def __init__(self, log: Transitions, steps: int, batch_size: int, seeds: Sequence[int]):
+        self.log, self.steps, self.batch_size, self.seeds = log, steps, batch_size, seeds
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        generator = torch.Generator().manual_seed(self.seed)
+        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         rows = len(next(iter(self.log.values())))
         for _ in range(self.steps):
-            drawn = torch.randint(rows, (self.batch_size,), generator=generator)
+            drawn = torch.cat(
+                [torch.randint(rows, (self.batch_size,), generator=g) for g in generators]
+            )
             yield {name: column[drawn] for name, column in self.log.items()}
 
 
@@ -110,7 +121,7 @@ def fit(
     *,
     steps: int,
     batch_size: int = 512,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     watch: Callable[[OfflineAgent], dict] | None = None,
     every: int = 100,
     accelerator: str = "cpu",
@@ -119,6 +130,7 @@ def fit(
     """Train ``agent`` in place for ``steps`` batches drawn from ``log``; return what was watched.
 
     log: columns of equal length, tensors or `Lookup`s, see `OfflineAgent`. steps, batch_size, every >= 1.
+    seeds: of the rows drawn, one a copy of the agent.
     watch: numbers about the agent, asked for after every ``every`` steps.
     trainer: anything else that ``lightning.Trainer`` takes.
     Raises ValueError for an empty or ragged log and values out of range, FloatingPointError when
@@ -130,6 +142,8 @@ def fit(
     lengths = {name: len(column) for name, column in log.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"log must have columns of one length, at least 1, got {lengths}")
+    if len(seeds) != agent.copies:
+        raise ValueError(f"seeds must hold one for each of {agent.copies} copies, got {seeds}")
     seen = _Watch(watch, every)
     with warnings.catch_warnings():
         # Rows are gathered by index in this process: no worker could make that faster.
@@ -146,7 +160,7 @@ def fit(
             callbacks=[seen],
             **{"devices": 1, "precision": "32-true", **trainer},
         )
-        runner.fit(agent, Draws(log, steps, batch_size, seed))
+        runner.fit(agent, Draws(log, steps, batch_size, seeds))
     return seen.rows
 
 

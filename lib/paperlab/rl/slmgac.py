@@ -14,8 +14,9 @@ softmax(2 min_j Q_j) and serves alone.
 
 Architecture, constants and losses are those of the authors' research code; the paper's own tables
 were not at hand. Ours: the bucket probabilities p (the released critic reads the OBSERVED bucket,
-``leaky=True``), a dense encoder in place of sequence attention, one LayerNorm for both critics of a
-pair, means instead of sums in the losses, initial weights, and the options ``average``, ``error``.
+``leaky=True``), a dense encoder in place of sequence attention, LayerNorm without weights (the linear
+layer after it has them), means instead of sums in the losses, initial weights, the options
+``average`` and ``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn import MLP
 from .offline import OfflineAgent, chosen
 from .towers import Deal, GroupTowers, deal
+from .watchtime import REWARDS, T_BAN, live_buckets, one_of, video_buckets
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Int
 
-T_BAN = 13.0  # s; not inserting counts like this much video: 10 + 15 (.34 - .3) / .2
 # Which of the six groups (Core, Gift, Potential old and new, Long old and new) share a tower.
 MERGES = {
     1: (0, 0, 0, 0, 0, 0),
@@ -44,53 +44,6 @@ MERGES = {
     5: (0, 0, 1, 2, 3, 4),
     6: (0, 1, 2, 3, 4, 5),
 }
-REWARDS = ("paper", "live")
-
-
-def reward(
-    live: Float[Tensor, " B"],
-    video: Float[Tensor, " B"],
-    inserted: Bool[Tensor, " B"],
-    form: str = "paper",
-) -> Float[Tensor, " B"]:
-    """What one request is worth; live and (mean) video watch time in seconds.
-
-    ``paper``: sigmoid(0.1 (live - video)) if inserted, else sigmoid(-1.3) = .2142; in (0, 1).
-    ``live``: live minutes, the greedy reward that the paper argues against.
-    """
-    _one_of("form", form, REWARDS)
-    if form == "live":
-        return live * inserted / 60
-    return torch.sigmoid(0.1 * torch.where(inserted, live - video, -T_BAN))
-
-
-class Buckets(nn.Module):
-    """Watch time as a bucket and a ratio inside it; edges in seconds, the last one is a ceiling."""
-
-    def __init__(self, *edges: float):
-        super().__init__()
-        self.register_buffer("starts", torch.tensor(edges[:-1]), persistent=False)
-        self.register_buffer("widths", torch.tensor(edges).diff(), persistent=False)
-
-    def encode(self, seconds: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
-        """Bucket in 0..6 and ratio in [0, 1]; times are clipped into the outer edges."""
-        seconds = seconds.clamp(self.starts[0], self.starts[-1] + self.widths[-1])
-        bucket = torch.bucketize(seconds, self.starts[1:], right=True)
-        return bucket, (seconds - self.starts[bucket]) / self.widths[bucket]
-
-    def decode(self, bucket: Int[Tensor, " B"], ratio: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Seconds."""
-        return self.starts[bucket] + ratio * self.widths[bucket]
-
-
-def live_buckets() -> Buckets:
-    return Buckets(0.0, 6.0, 15.0, 30.0, 60.0, 100.0, 600.0, 1200.0)
-
-
-def video_buckets() -> Buckets:  # of the mean over a page's videos
-    return Buckets(0.0, 3.0, 10.0, 25.0, 50.0, 100.0, 600.0, 1200.0)
-
-
 SIGNALS = ("live", "video")
 RANGE = (1.0, 25.0)  # seconds that the head of not inserting spans, by signal ...
 ASIDE = (0.0, T_BAN / 25)  # ... and its constant target
@@ -109,7 +62,7 @@ def huber(
     Its derivative jumps from delta to slope, so that with delta = .1 it pulls almost like |e|:
     towards the median, not the mean. reduction: mean, sum or none.
     """
-    _one_of("reduction", reduction, ("mean", "sum", "none"))
+    one_of("reduction", reduction, ("mean", "sum", "none"))
     size = error.abs()
     small = size.clamp(max=delta)
     loss = small.square() / 2 + slope * (size - small)
@@ -146,7 +99,7 @@ class TimeCritic(nn.Module):
         super().__init__()
         self.form, self.average, self.leaky = agent.form, agent.average, agent.leaky
         self.split, self.gamma = agent.split, agent.gamma
-        self.norm = nn.LayerNorm(d_in) if agent.norm else nn.Identity()
+        self.norm = nn.LayerNorm(d_in, elementwise_affine=False) if agent.norm else nn.Identity()
         self.time = GroupTowers(d_in, widths, 8 if agent.leaky else 15, towers, heads=4)
         self.value = GroupTowers(d_in, widths, 2, towers, heads=2)
         for name in ("starts", "widths"):
@@ -195,6 +148,7 @@ class SLMGAC(OfflineAgent):
     error: loss of the TD and reward errors, the paper's ``huber`` or ``squared`` (ours: a mean).
     leaky: the released critic, which is told the observed bucket; it also needs ``next_live``,
         ``next_video`` and ``next_action``.
+    copies: see `OfflineAgent`; rows of ``policy`` and ``q`` stand copy by copy too.
     Raises ValueError for values out of range.
     """
 
@@ -214,32 +168,32 @@ class SLMGAC(OfflineAgent):
         average: str = "time",
         error: str = "huber",
         leaky: bool = False,
+        copies: int = 1,
     ):
-        super().__init__(gamma, lr)
-        _one_of("merge", merge, tuple(MERGES))
-        _one_of("form", form, REWARDS)
-        _one_of("average", average, ("time", "reward"))
-        _one_of("error", error, ("huber", "squared"))
+        super().__init__(gamma, lr, copies)
+        one_of("merge", merge, tuple(MERGES))
+        one_of("form", form, REWARDS)
+        one_of("average", average, ("time", "reward"))
+        one_of("error", error, ("huber", "squared"))
         if eta <= 0:
             raise ValueError(f"eta must be above 0, got {eta}")
         self.form, self.eta, self.split, self.norm = form, eta, split, norm
         self.average, self.error, self.leaky = average, error, leaky
         self.register_buffer("tower", torch.tensor(MERGES[merge]), persistent=False)
-        self.live, self.video = live_buckets(), video_buckets()
+        self.live, self.video, self.merge = live_buckets(), video_buckets(), merge
         *hidden, d = encoder
-        self.encoder = MLP(d_obs, hidden, d, activation=nn.ELU)
-        self.critics = nn.ModuleList(TimeCritic(d, towers, merge, self) for _ in range(2))
-        self.actor_norm = nn.LayerNorm(d) if norm else nn.Identity()
-        self.actor = GroupTowers(d, towers, 2, merge)
+        self.encoder = GroupTowers(d_obs, hidden, d, copies)
+        self.critics = nn.ModuleList(TimeCritic(d, towers, copies * merge, self) for _ in range(2))
+        self.actor = GroupTowers(d, towers, 2, copies * merge)
 
     def losses(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Float[Tensor, ""]]:
         """Every term by name; even steps teach critic 0 and ask critic 1, odd steps the reverse."""
         learner, peer = self.critics[step % 2], self.critics[1 - step % 2]
         action, to = batch["action"], self.deal(batch)
-        x = to.hand_out(self.encoder(batch["obs"]))
+        x = to.hand_out(self.encode(batch["obs"]))
         q, times = learner(x, to, self._seen(batch, ""))
         with torch.no_grad():
-            after = to.hand_out(self.encoder(batch["next_obs"]))  # users stay in their groups
+            after = to.hand_out(self.encode(batch["next_obs"]))  # users stay in their groups
             next_q, _ = peer(after, to, self._seen(batch, "next_"))
         y = target(batch["reward"], batch["done"], next_q, self.gamma)
         terms = {
@@ -247,8 +201,9 @@ class SLMGAC(OfflineAgent):
             "reward": self._size(batch["reward"] - chosen(times.reward, action)),
             **self._time_losses(times, batch),
         }
-        logits = self.actor(self.actor_norm(x.detach()), to)[0]
-        return terms | {"actor": F.cross_entropy(logits, teacher(q.amin(0), self.eta))}
+        logits = self.actor(learner.norm(x.detach()), to)[0]
+        terms["actor"] = F.cross_entropy(logits, teacher(q.amin(0), self.eta))
+        return {name: self.copies * term for name, term in terms.items()}  # each as if alone
 
     def loss(self, batch: Mapping[str, Tensor], step: int) -> Float[Tensor, ""]:
         return sum(self.losses(batch, step).values())
@@ -256,17 +211,26 @@ class SLMGAC(OfflineAgent):
     def policy(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B 2"]:
         """The actor's probabilities of not inserting and inserting."""
         to = self.deal(batch)
-        x = self.actor_norm(to.hand_out(self.encoder(batch["obs"])))
+        x = self.critics[0].norm(to.hand_out(self.encode(batch["obs"])))
         return self.actor(x, to)[0].softmax(-1)
 
     def q(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B 2"]:
         """min_j Q_j, the mean of both pairs of critics."""
         to, seen = self.deal(batch), self._seen(batch, "")
-        x = to.hand_out(self.encoder(batch["obs"]))
+        x = to.hand_out(self.encode(batch["obs"]))
         return sum(critic(x, to, seen)[0].amin(0) for critic in self.critics) / 2
 
+    def encode(self, obs: Float[Tensor, "B d_obs"]) -> Float[Tensor, "B d"]:
+        """The shared input network, each copy's on its own rows."""
+        rows = torch.arange(len(obs), device=obs.device)
+        to = Deal(rows, self.copies, len(obs) // self.copies)
+        return self.encoder(to.hand_out(obs), to)[0]
+
     def deal(self, batch: Mapping[str, Tensor]) -> Deal:
-        return deal(self.tower[batch["group"]], self.tower.max().item() + 1)
+        """Seats by copy and group."""
+        tower = self.tower[batch["group"]]
+        copy = torch.arange(len(tower), device=tower.device) // (len(tower) // self.copies)
+        return deal(copy * self.merge + tower, self.copies * self.merge)
 
     def _size(self, error: Tensor) -> Float[Tensor, ""]:
         """Summed over the two critics of a pair, mean over the batch."""
@@ -297,8 +261,3 @@ class SLMGAC(OfflineAgent):
 def _worth(live: Tensor, video: Tensor, form: str) -> Tensor:
     """`reward` of predicted times; not inserting is predicted as no live time and T_BAN of video."""
     return live / 60 if form == "live" else torch.sigmoid(0.1 * (live - video))
-
-
-def _one_of(name: str, value, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
