@@ -9,9 +9,10 @@ import gymnasium
 from .environments import LiveAlloc, LiveAllocVector, UserAuthorFunnel, UserAuthorFunnelVector
 from .exposures import FunnelModel
 from .live import LiveModel
+from .slate import UserAuthorSlate
 
 __all__ = ["FunnelModel", "LiveAlloc", "LiveAllocVector", "LiveModel"]
-__all__ += ["UserAuthorFunnel", "UserAuthorFunnelVector"]
+__all__ += ["UserAuthorFunnel", "UserAuthorFunnelVector", "UserAuthorSlate"]
 
 for _name in ("UserAuthorFunnel", "LiveAlloc"):
     gymnasium.register(
