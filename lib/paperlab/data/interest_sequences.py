@@ -89,17 +89,18 @@ def interest_sequences(
     draw = np.random.default_rng([seed, 20])
     count = draw.integers(least, most + 1, rows)
     stop = count.cumsum()
+    total = int(stop[-1])
     spans = np.stack([stop - count, stop], 1)
     row = np.repeat(np.arange(rows), count)  # of every event
-    rank = np.repeat(stop, count) - np.arange(stop[-1])  # most recent 1
+    rank = np.repeat(stop, count) - np.arange(total)  # most recent 1
 
     def things(n: int) -> np.ndarray:
         """(n, 2) item and category."""
         category = draw.integers(1, categories + 1, n)
         return np.stack([(category - 1) * items + draw.integers(1, items + 1, n), category], 1)
 
-    events, targets = things(stop[-1]), things(rows)
-    gaps = GAP_MEDIAN * np.exp(GAP_SPREAD * draw.standard_normal(stop[-1]))
+    events, targets = things(total), things(rows)
+    gaps = GAP_MEDIAN * np.exp(GAP_SPREAD * draw.standard_normal(total))
     since = gaps[::-1].cumsum()[::-1]  # hours to the end of the table; less those after the row
     elapsed = since - np.append(since, 0.0)[np.repeat(stop, count)]
     now = 1_600_000_000 + draw.integers(30 * 86_400, size=rows)
@@ -111,7 +112,7 @@ def interest_sequences(
     logits = np.bincount(row, weight[events[:, 1], targets[row, 1]] * pull, rows)
     bias = _balance(logits)
     logits += bias
-    labels = draw.random(rows) < 1 / (1 + np.exp(-logits))
+    labels = (draw.random(rows) < 1 / (1 + np.exp(-logits))).astype(np.float32)
 
     part = np.zeros(rows, np.int8)
     part[-2 * (rows // 10) :] = 1

@@ -145,7 +145,7 @@ def open_next_items(
 class _Dealt:
     shares: int
     items: int
-    category: Int[np.ndarray, " items+1"] | None  # of every item; 0 where unknown
+    category: Int[np.ndarray, " codes"] | None  # of every item code; 0 where unknown
     rejected: int
 
 
@@ -252,7 +252,7 @@ def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, 
 class _Ordered:
     counts: Int[np.ndarray, " users"]  # items of each user, in the order of the event table
     users: list[int]  # of each share
-    popularity: Int[np.ndarray, " items+1"]
+    popularity: Int[np.ndarray, " codes"]  # events of every item code
     repeats: int
     short: int
 
