@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from paperlab.align.preferences import Preferences, from_text
-from paperlab.align.tuning import PreferenceTuning, tune
+from paperlab.align.training import tune
+from paperlab.align.tuning import PreferenceTuning
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 transformers = pytest.importorskip(

@@ -8,7 +8,8 @@ import torch
 from paperlab.align import losses, otpo
 from paperlab.align.preferences import Pair, PairBatch, Preferences
 from paperlab.align.tiny_lm import TinyLM
-from paperlab.align.tuning import WEIGHTINGS, PreferenceTuning, SupervisedTuning, tune
+from paperlab.align.training import SupervisedTuning, tune
+from paperlab.align.tuning import WEIGHTINGS, PreferenceTuning
 
 SYMBOLS = 9
 
@@ -232,6 +233,24 @@ def test_training_learns_the_labels_and_reports_them():
     assert all(
         len({*row} & {"loss", "rewards/accuracies", "logps/chosen"}) == 3 for row in done.history
     )
+
+
+def test_validation_and_a_logger(tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    data, unseen = pairs(16), pairs(12, seed=5)
+    module = PreferenceTuning(policy(scale=0.1), "otpo", lr=3e-3, beta=0.5)
+    loaders = module.refer(data, 8, seed=0), module.refer(unseen, 4)
+    logger = CSVLogger(tmp_path)
+    done = tune(
+        module, loaders[0], valid=loaders[1], accelerator="cpu", logger=logger, log_every_n_steps=1
+    )
+    found = module.rewards(loaders[1])
+    share = (found["chosen"] > found["rejected"]).float().mean().item()
+    assert done.valid["eval_unweighted/rewards/accuracies"] == pytest.approx(share)
+    assert "eval_scaled_coeff" in done.valid
+    written = next(tmp_path.rglob("metrics.csv")).read_text()
+    assert "unweighted/rewards/margins" in written and "scaled_coeff" in written
 
 
 def test_supervised_tuning_fits_the_chosen_responses():

@@ -16,27 +16,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
-import time
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from . import losses, otpo
 from .preferences import PairBatch, Preferences
+from .training import Tuning, padding
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 WEIGHTINGS = ("dpo", "uniform", "sampo", "ld", "otpo")
 
 
@@ -46,58 +40,6 @@ class Referred(NamedTuple):
     pairs: PairBatch
     logps: Float[Tensor, "2B T-1"]
     weights: Float[Tensor, "2B T-1"] | None
-
-
-class Tuning(L.LightningModule):
-    """What supervised and preference tuning share: AdamW, a warm-up and a cosine to zero.
-
-    lr > 0. warmup: share of all steps, in [0, 1); the paper takes 0.1.
-    """
-
-    def __init__(self, policy: nn.Module, lr: float, warmup: float):
-        if not lr > 0 or not 0 <= warmup < 1:
-            raise ValueError(f"lr must be above 0 and warmup in [0, 1), got {lr} and {warmup}")
-        super().__init__()
-        self.policy, self.lr, self.warmup = policy, lr, warmup
-
-    def configure_optimizers(self):
-        trainable = [p for p in self.policy.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, self.lr, weight_decay=0.0)
-        total = self.trainer.estimated_stepping_batches
-        rise = max(1, round(self.warmup * total))
-        schedule = torch.optim.lr_scheduler.SequentialLR(
-            optimizer,
-            [
-                torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rise + 1), 1.0, rise),
-                torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - rise)),
-            ],
-            [rise],
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-
-class SupervisedTuning(Tuning):
-    """Next-token likelihood on the chosen responses, or on both: what comes before preferences.
-
-    Loss: mean negative log-likelihood of a completion token, in nats, over the batch's tokens.
-    """
-
-    def __init__(
-        self, policy: nn.Module, *, both: bool = False, lr: float = 1e-3, warmup: float = 0.1
-    ):
-        super().__init__(policy, lr, warmup)
-        self.both = both
-
-    def training_step(self, batch: PairBatch, batch_idx: int) -> Float[Tensor, ""]:
-        rows = slice(None) if self.both else slice(len(batch.ids) // 2)
-        ids, attention, mask = batch.ids[rows], batch.attention[rows], batch.mask[rows]
-        logits = self.policy(ids, _padding(attention)).logits
-        nll = -losses.token_logps(logits, ids, mask).sum() / mask[:, 1:].sum()
-        self.log("loss", nll.detach())
-        return nll
 
 
 class PreferenceTuning(Tuning):
@@ -161,7 +103,7 @@ class PreferenceTuning(Tuning):
         """
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
         ids, attention, mask, _ = referred.pairs
-        out = self.policy(ids, _padding(attention))
+        out = self.policy(ids, padding(attention))
         logps, mask = losses.token_logps(out.logits, ids, mask), mask[:, 1:]
         weights, seen = referred.weights, {}
         if weights is None:
@@ -206,10 +148,9 @@ class PreferenceTuning(Tuning):
             return torch.cat([found.chosen, found.rejected]), seen
         return None, {}
 
-    def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> dict:
         loss, seen = self.compare(batch)
-        self.log_dict({"loss": loss.detach().mean(), **seen}, batch_size=len(loss))
-        return loss.mean()
+        return self.report(loss.mean(), seen)
 
     def validation_step(self, batch: PairBatch | Referred, batch_idx: int) -> None:
         loss, seen = self.compare(batch)
@@ -227,7 +168,7 @@ class PreferenceTuning(Tuning):
         training = model.training
         model.eval()
         with self.policy.disable_adapter() if self.adapted else nullcontext():
-            out = model(pairs.ids, _padding(pairs.attention))
+            out = model(pairs.ids, padding(pairs.attention))
         model.train(training)
         weights = None
         if self.weights_from == "reference":
@@ -292,90 +233,13 @@ class PreferenceTuning(Tuning):
             batch = _to(batch, device)
             referred = batch if isinstance(batch, Referred) else self._refer(batch)
             ids, attention, mask, _ = referred.pairs
-            logps = losses.token_logps(self.policy(ids, _padding(attention)).logits, ids, mask)
+            logps = losses.token_logps(self.policy(ids, padding(attention)).logits, ids, mask)
             reference = None if self.kind == "simpo" else referred.logps
             sums = [losses.sequence_logratio(logps, r, mask[:, 1:]) for r in (reference, None)]
             found.append(torch.stack([*sums[0].chunk(2), *sums[1].chunk(2)]).cpu())
         self.policy.train(training)
         names = ("chosen", "rejected", "logp_chosen", "logp_rejected")
         return dict(zip(names, torch.cat(found, 1), strict=True))
-
-
-# Training ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Tuned:
-    """history: the logged metrics of each step. tokens_per_second: of rows read, padding left out."""
-
-    history: list[dict[str, float]]
-    seconds: float
-    tokens_per_second: float
-
-
-def tune(
-    module: Tuning,
-    loader: DataLoader,
-    *,
-    epochs: int = 1,
-    clip: float = 1.0,
-    precision: str = "32-true",
-    accelerator: str = "auto",
-    valid: DataLoader | None = None,
-    **trainer,
-) -> Tuned:
-    """Train on a loader's batches; the module's policy holds the last weights afterwards.
-
-    clip: largest gradient norm (the authors run 20 at beta 0.01). trainer: anything else that
-    ``lightning.Trainer`` takes. Raises FloatingPointError when the loss is not finite.
-    """
-    watch = _Watch()
-    with warnings.catch_warnings():
-        # A frozen reference is in eval mode on purpose, and validation is the caller's choice.
-        warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*in eval mode.*|.*no `val_dataloader`.*")
-        runner = L.Trainer(
-            max_epochs=epochs,
-            gradient_clip_val=clip,
-            precision=precision,
-            accelerator=accelerator,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            **{"devices": 1, **trainer},
-        )
-        runner.fit(module, loader, valid)
-    history = [{k: v.item() for k, v in row.items()} for row in watch.history]
-    return Tuned(history, watch.seconds, watch.tokens / max(watch.seconds, 1e-9))
-
-
-class _Watch(Callback):
-    """Keeps each step's metrics, counts tokens, and stops at a loss that is not finite."""
-
-    def __init__(self):
-        self.history: list[dict[str, Tensor]] = []
-        self.seconds, self.tokens = 0.0, 0
-
-    def on_train_start(self, trainer, module):
-        self._began = time.perf_counter()
-
-    def on_before_backward(self, trainer, module, loss):
-        if not loss.isfinite():
-            raise FloatingPointError(f"loss is {loss.item()} at step {trainer.global_step}")
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.history.append({k: v for k, v in trainer.callback_metrics.items() if k[:5] != "eval_"})
-        pairs = batch.pairs if isinstance(batch, Referred) else batch
-        self.tokens += int(pairs.attention.sum())
-        self.seconds = time.perf_counter() - self._began
-
-
-def _padding(attention: Bool[Tensor, "N T"]) -> Tensor | None:
-    """The attention mask where it is needed: a causal model never sees padding on the right."""
-    return None if attention[:, 0].all() else attention
 
 
 def _to(batch, device):
