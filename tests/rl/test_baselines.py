@@ -148,7 +148,7 @@ def test_same_seed_same_weights_and_what_is_watched():
             log,
             steps=6,
             batch_size=32,
-            seeds=[seed],
+            seed=seed,
             every=3,
             watch=lambda a: {"n": a.gamma},
         )
@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step():
         (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=0), "steps must be at least 1, got 0"),
         (lambda: fit(DQN(S), {"obs": torch.eye(S), "done": torch.ones(2)}, steps=1), "one length"),
         (lambda: OfflineAgent(copies=0), "copies must be at least 1, got 0"),
-        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=1, seeds=[0, 1]), "seeds must hold one"),
+        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=1, seed=[0, 1]), "seed must hold one"),
         (lambda: OfflineAgent(gamma=-0.1), r"gamma must be in \[0, 1\)"),
     ],
 )
@@ -197,3 +197,11 @@ def test_a_lookup_draws_what_its_table_says():
     log["reward"] = torch.tensor([2.0, 0, 1])
     batch = next(iter(Draws(log, 1, 64, [0])))
     assert torch.equal(batch["obs"].argmax(1).float(), batch["reward"])
+
+
+def test_the_rate_falls_in_a_straight_line():
+    P, R = process()
+    agent, seen = DQN(S, A, lr=0.08), []
+    look = lambda a: seen.append(a.trainer.optimizers[0].param_groups[0]["lr"]) or {}  # noqa: E731
+    fit(agent, log_of(P, R, rows=50), steps=4, watch=look, every=1, decay=True)
+    assert seen == pytest.approx([0.08, 0.06, 0.04, 0.02])

@@ -322,8 +322,8 @@ def test_copies_train_as_each_would_alone():
             whole = both.state_dict()[name].unflatten(0, (-1, 2, _towers(name)))
             state[name] = whole[:, k].flatten(0, 1)
         one.load_state_dict(state)
-        fit(one, log, steps=6, batch_size=32, seeds=[k + 5])
-    fit(both, log, steps=6, batch_size=32, seeds=[5, 6])
+        fit(one, log, steps=6, batch_size=32, seed=k + 5)
+    fit(both, log, steps=6, batch_size=32, seed=[5, 6])
     twice = {k: torch.cat([v, v]) for k, v in log.items()}
     for what in ("policy", "q"):
         found = getattr(both, what)(twice).chunk(2)
@@ -383,7 +383,7 @@ def test_same_seed_same_agent():
     for seed in (0, 0, 1):
         torch.manual_seed(0)
         agent = SLMGAC(D, **SMALL)
-        fit(agent, batch_of(), steps=4, batch_size=16, seeds=[seed])
+        fit(agent, batch_of(), steps=4, batch_size=16, seed=seed)
         found.append(torch.cat([p.detach().flatten() for p in agent.parameters()]))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
     assert next(iter(Draws(batch_of(), 1, 4, [0])))["obs"].shape == (4, D)

@@ -99,8 +99,13 @@ class Draws:
 
 
 class _Watch(L.Callback):
-    def __init__(self, look: Callable[[OfflineAgent], dict] | None, every: int):
-        self.look, self.every, self.rows = look, every, []
+    def __init__(self, look: Callable[[OfflineAgent], dict] | None, every: int, decay: bool):
+        self.look, self.every, self.decay, self.rows = look, every, decay, []
+
+    def on_train_batch_start(self, trainer, agent, batch, batch_idx):
+        if self.decay:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = agent.lr * (1 - batch_idx / trainer.num_training_batches)
 
     def on_before_backward(self, trainer, agent, loss):
         if not loss.isfinite():  # before the step would spread it to every weight
@@ -121,7 +126,8 @@ def fit(
     *,
     steps: int,
     batch_size: int = 512,
-    seeds: Sequence[int] = (0,),
+    seed: int | Sequence[int] = 0,
+    decay: bool = False,
     watch: Callable[[OfflineAgent], dict] | None = None,
     every: int = 100,
     accelerator: str = "cpu",
@@ -130,7 +136,8 @@ def fit(
     """Train ``agent`` in place for ``steps`` batches drawn from ``log``; return what was watched.
 
     log: columns of equal length, tensors or `Lookup`s, see `OfflineAgent`. steps, batch_size, every >= 1.
-    seeds: of the rows drawn, one a copy of the agent.
+    seed: of the rows drawn; a sequence for an agent of several copies, one each.
+    decay: let the learning rate fall to 0 in a straight line.
     watch: numbers about the agent, asked for after every ``every`` steps.
     trainer: anything else that ``lightning.Trainer`` takes.
     Raises ValueError for an empty or ragged log and values out of range, FloatingPointError when
@@ -142,9 +149,10 @@ def fit(
     lengths = {name: len(column) for name, column in log.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"log must have columns of one length, at least 1, got {lengths}")
+    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
     if len(seeds) != agent.copies:
-        raise ValueError(f"seeds must hold one for each of {agent.copies} copies, got {seeds}")
-    seen = _Watch(watch, every)
+        raise ValueError(f"seed must hold one for each of {agent.copies} copies, got {seed}")
+    seen = _Watch(watch, every, decay)
     with warnings.catch_warnings():
         # Rows are gathered by index in this process: no worker could make that faster.
         warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
