@@ -36,6 +36,14 @@ FAMILIES = {
     "interest": {
         "TIN": "#c2255c",
         "DIN": "#5f3dc4",
+        "DIN + TR": "#9775fa",
+        "DIN + position": "#0c8599",
+        "DIN + TR + position": "#15aabf",
+        "TIN code": "#e64980",
+        "BST": "#2b8a3e",
+        "SASRec": "#e8590c",
+        "DIEN": "#846358",
+        "average": "#868e96",
     },
     "align": {
         "sigmoid": "#222222",
