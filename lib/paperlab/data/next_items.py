@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
+import torch
 
 from .prepare import Chunk, FrameSource, TextSource, finish_npy, progress, splitmix
 from .schema import Field, Schema
@@ -131,8 +132,6 @@ def open_next_items(
     fields = (replace(f, length=length if f.length else 0) for f in log.schema.fields)
     parts = {p: replace(getattr(log, p), length=length) for p in SPLITS}
     if negatives == "popular":
-        import torch
-
         ids = torch.from_numpy(np.load(folder / "test_popular.ids.npy"))
         parts["test"] = replace(parts["test"], ids=ids)
     return replace(log, schema=replace(log.schema, fields=tuple(fields)), **parts)
