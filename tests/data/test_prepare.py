@@ -141,6 +141,27 @@ def test_frames_prepare_like_text(tmp_path):
     assert contents(tmp_path / "text") == contents(tmp_path / "frame")
 
 
+@pytest.mark.parametrize("when", [1, 2, 3, 5])
+def test_a_stop_between_two_files_counts_no_row_twice(tmp_path, monkeypatch, when):
+    """The state is the last thing written: what stood before it must not be added again."""
+    (tmp_path / "x.tsv").write_text(text(2000))
+    made(tmp_path / "x.tsv", tmp_path / "whole")
+    monkeypatch.setattr(prepare, "CHUNK_BYTES", 500)
+    calls, write = [], prepare._write_state
+
+    def stop(work, state):
+        calls.append(state)
+        if len(calls) == when:
+            raise KeyboardInterrupt
+        write(work, state)
+
+    monkeypatch.setattr(prepare, "_write_state", stop)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "x.tsv", tmp_path / "cut")
+    made(tmp_path / "x.tsv", tmp_path / "cut")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
 SLOW = """
     import sys, time
     from pathlib import Path

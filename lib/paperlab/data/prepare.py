@@ -167,16 +167,18 @@ def prepare(
         )
     work.replace(folder)
     raw = [f"{part}.{kind}" for part in SPLITS for kind in ("ids", "values")]
-    for leftover in ("state.json", *raw, *(f"{c}.counts" for c in recipe.columns)):
-        (folder / leftover).unlink(missing_ok=True)
+    for leftover in (*map(folder.joinpath, ("state.json", *raw)), *folder.glob("*.counts")):
+        leftover.unlink(missing_ok=True)
 
 
 def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFrame]:
     """Values of each column with their ids, most frequent first: pass one."""
     state = _read_state(work)
     counts: dict[str, pl.DataFrame] = {}
-    if state["position"] or state["pass"] == 2:
-        counts = {c: pl.read_parquet(work / f"{c}.counts") for c in recipe.columns}
+    if "counts" in state:
+        counts = {
+            c: pl.read_parquet(work / f"{c}.{state['counts']}.counts") for c in recipe.columns
+        }
     if state["pass"] == 1:
         for k, chunk in enumerate(
             progress(source, "counting", state["position"], state["line"]), 1
@@ -191,10 +193,9 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
                 counts[c] = new
             state |= {"position": chunk.position, "line": chunk.next_line}
             if k % 8 == 0:
-                _save_counts(work, counts)
-                _write_state(work, state)
-        _save_counts(work, counts)
-        _write_state(work, {"pass": 2, "position": 0, "line": 0, "rows": [0, 0, 0], "aside": 0})
+                _save_counts(work, counts, state)
+        done = {"pass": 2, "position": 0, "line": 0, "rows": [0, 0, 0], "aside": 0}
+        _save_counts(work, counts, state, then=done)
     return {
         c: counts[c]
         .filter(pl.col("n") >= recipe.min_count)
@@ -205,11 +206,22 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
     }
 
 
-def _save_counts(work: Path, counts: dict[str, pl.DataFrame]) -> None:
+def _save_counts(
+    work: Path, counts: dict[str, pl.DataFrame], state: dict, then: dict | None = None
+) -> None:
+    """Counts under the name of their place in the source, then the state that names them.
+
+    A kill between the two leaves the old state with the old counts: no chunk is counted twice.
+    """
+    place = state["position"]
     for c, frame in counts.items():
         draft = work / f".{c}.counts"
         frame.write_parquet(draft)
-        draft.replace(work / f"{c}.counts")
+        draft.replace(work / f"{c}.{place}.counts")
+    _write_state(work, (then or state) | {"counts": place})
+    for old in work.glob("*.counts"):
+        if not old.name.endswith(f".{place}.counts"):
+            old.unlink()
 
 
 def _write(source, recipe: Recipe, work: Path, seed: int, vocabulary) -> tuple[list[int], int]:
