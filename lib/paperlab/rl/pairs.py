@@ -96,7 +96,8 @@ def columns(
         if not 0 < time_discount < 1:
             raise ValueError(f"time_discount must be in (0, 1), got {time_discount}")
         found["discount"] = time_discount ** take("gap").float()
-    return found | {name: take(name) for name in ("action", "click", "follow", "gift", "reward")}
+    found["action"] = take("action").long()
+    return found | {name: take(name) for name in ("click", "follow", "gift", "reward")}
 
 
 def realised_returns(
