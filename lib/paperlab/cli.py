@@ -36,6 +36,17 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    """What --set says: NAME=VALUE, as text."""
+    found = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise runs.BadInput(f"--set {item}: write --set NAME=VALUE")
+        found[key.strip()] = value.strip()
+    return found
+
+
 def _print_table(title: str, columns: list[str], lines: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -71,14 +82,8 @@ def run(
 ) -> None:
     """Rerun a notebook with other parameters; ends with its verdict."""
     root = records.project_root()
-    overrides = {}
-    for item in set_ or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise runs.BadInput(f"--set {item}: write --set NAME=VALUE")
-        overrides[key.strip()] = value.strip()
     try:
-        folder = runs.run(runs.find(name, root), root, profile, overrides)
+        folder = runs.run(runs.find(name, root), root, profile, _pairs(set_))
     except KeyboardInterrupt:
         raise typer.Exit(_fail("interrupted; the run is marked failed", 130)) from None
     record = records.read(folder / "record.json")
@@ -119,12 +124,18 @@ def results(
 
 
 @app.command()
-def data(name: Annotated[str | None, typer.Argument(help="prepare this set")] = None) -> None:
+def data(
+    name: Annotated[str | None, typer.Argument(help="prepare this set")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of its loader, like part=beauty")
+    ] = None,
+) -> None:
     """The data sets that have loaders; with a name, prepare that one."""
     if name is not None:
         from .data import load
 
-        print(load(name))
+        options = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in _pairs(set_).items()}
+        print(load(name, **options))
         return
     from .data import catalogue
 
