@@ -70,6 +70,16 @@ FAMILIES = {
         "bco": "#1f3a93",
         "kto": "#8c6d31",
         "rpo": "#8f1d1d",
+        "DPO": "#111111",
+        "cDPO": "#2f9e44",
+        "IPO": "#f08c00",
+        "RPO": "#8a2222",
+        "uniform budget": "#1f77b4",
+        "SamPO": "#17a2b8",
+        "LD-DPO": "#b5892e",
+        "SimPO": "#f06595",
+        "OTPO": "#c92a2a",
+        "OTPO token": "#ffa94d",
     },
 }
 COLOURS = {name: colour for methods in FAMILIES.values() for name, colour in methods.items()}
