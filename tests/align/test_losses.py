@@ -24,6 +24,8 @@ from paperlab.align.losses import (
     token_metrics,
     wpo_weight,
 )
+from paperlab.data.catalogue import data_root
+from paperlab.verdict import t_quantile
 
 F64 = torch.float64
 
@@ -710,3 +712,20 @@ def test_trl_agrees(name):
     assert set(metrics) - set(ours) == {"num_tokens"}
     for key, value in ours.items():
         assert value.item() == pytest.approx(metrics[key], abs=1e-5), key
+
+
+# The committed record ------------------------------------------------------------------------------
+
+
+def test_a_margin_of_nothing_falls_outside_the_bands_of_the_full_record():
+    """602_loss_lab: always answering 0, or the truth's sign, is not within any band of errors."""
+    record = json.loads((data_root() / "reference/602_loss_lab_full.json").read_text())
+    rows = [r for r in record["metrics"]["labels"] if r["flips"] > 0]
+    truth = torch.linspace(-2, 2, 9)
+    trivial = [truth.abs().mean().item(), (truth - truth.sign()).abs().mean().item()]
+    for kind in ("sigmoid", "cdpo", "robust"):
+        errors = torch.tensor([r["error"] for r in rows if r["model"] == kind])
+        assert len(errors) >= 5
+        half = t_quantile(len(errors) - 1) * errors.std() * math.sqrt(1 + 1 / len(errors))
+        for error in trivial:
+            assert abs(error - errors.mean()) > half
