@@ -58,6 +58,13 @@ FAMILIES = {
         "post_update": "#c2255c",
         "stale": "#868e96",
         "previous": "#0b6e4f",
+        "SL-MGAC": "#ff6b6b",
+        "SL-MGAC greedy": "#a61e4d",
+        "SL-MGAC means": "#74b816",
+        "SL-MGAC means greedy": "#2b5a0a",
+        "free head": "#495057",
+        "BCQ": "#3b5bdb",
+        "SAC": "#b5892e",
     },
     "align": {
         "sigmoid": "#222222",
