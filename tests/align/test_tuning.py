@@ -106,6 +106,10 @@ def test_simpo_has_no_reference():
     mean = losses.sequence_logratio(logps, None, batch.mask[:, 1:], average=True)
     expected = -torch.nn.functional.logsigmoid(2 * (mean[:8] - mean[8:]) - 0.5)
     torch.testing.assert_close(loss, expected)
+    _, seen = module.compare(batch)
+    torch.testing.assert_close(seen["rewards/margins"], 2 * (mean[:8] - mean[8:]).mean())
+    found = module.rewards(pairs().loader(8))
+    torch.testing.assert_close(found["own_chosen"], mean[:8])
 
 
 @pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "simpo")])
@@ -196,6 +200,9 @@ def test_rewards_are_plain_sums_in_order():
         torch.cat([found["chosen"], found["rejected"]]), s, rtol=1e-6, atol=1e-6
     )
     torch.testing.assert_close(found["logp_chosen"], logps.sum(1)[:10], rtol=1e-6, atol=1e-6)
+    own = module.sums(batch).own
+    torch.testing.assert_close(found["own_rejected"], own[10:], rtol=1e-5, atol=1e-5)
+    assert (found["own_rejected"] - found["rejected"]).abs().max() > 0.1
     plain = module.rewards(data.loader(4))
     torch.testing.assert_close(plain["chosen"], found["chosen"], rtol=1e-6, atol=1e-6)
 

@@ -42,6 +42,17 @@ class Referred(NamedTuple):
     weights: Float[Tensor, "2B T-1"] | None
 
 
+class Sums(NamedTuple):
+    """Sums over the responses of a batch, chosen first: of weighted log-ratios (or of log pi, where
+    there is no reference), of plain ones, of log pi, of tokens; and what there is to log."""
+
+    own: Float[Tensor, " 2B"]
+    plain: Float[Tensor, " 2B"]
+    logp: Float[Tensor, " 2B"]
+    n: Float[Tensor, " 2B"]
+    seen: dict[str, Tensor]
+
+
 class PreferenceTuning(Tuning):
     """Preference tuning of a causal language model; the policy as given becomes the reference.
 
@@ -98,9 +109,25 @@ class PreferenceTuning(Tuning):
         """Each pair's loss, and metrics of the batch.
 
         Metrics carry TRL's names and are of the weighted sums, as in the authors' code; those under
-        ``unweighted/`` are of the plain sums, and comparable between weightings. ``scaled_coeff`` is
+        ``unweighted/`` are of the plain sums, and comparable between weightings; SimPO's reward is
+        beta times the mean log pi. ``scaled_coeff`` is
         the plan's mass over min(m, n).
         """
+        own, plain, total, n, seen = self.sums(batch)
+        extra = {"n_chosen": n.chunk(2)[0], "n_rejected": n.chunk(2)[1]}
+        extra["logp_chosen"] = total.chunk(2)[0]
+        takes = inspect.signature(losses.LOSSES[self.kind]).parameters
+        extra = {k: v for k, v in extra.items() if k in takes} | self.options
+        pair = losses.preference_loss(
+            self.kind, *own.chunk(2), beta=self.beta, reduction="none", **extra
+        )
+        score = own / n if self.kind == "simpo" else own
+        seen |= losses.preference_metrics(*score.chunk(2), self.beta, total)
+        unweighted = losses.preference_metrics(*plain.chunk(2), self.beta)
+        return pair, seen | {f"unweighted/{k}": v for k, v in unweighted.items()}
+
+    def sums(self, batch: PairBatch | Referred) -> Sums:
+        """One forward pass: what the loss compares, and what it would be without weights."""
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
         ids, attention, mask, _ = referred.pairs
         out = self.policy(ids, padding(attention))
@@ -109,24 +136,10 @@ class PreferenceTuning(Tuning):
         if weights is None:
             weights, seen = self.weigh(out.hidden, mask)
         reference = None if self.kind == "simpo" else referred.logps
-        s = losses.sequence_logratio(logps, reference, mask, weights)
-        with torch.no_grad():
-            total = losses.sequence_logratio(logps, None, mask)
-            plain = losses.sequence_logratio(logps, reference, mask)
-        n = mask.sum(1).to(s.dtype)
-        extra = {
-            "n_chosen": n.chunk(2)[0],
-            "n_rejected": n.chunk(2)[1],
-            "logp_chosen": losses.sequence_logratio(logps, None, mask).chunk(2)[0],
-        }
-        takes = inspect.signature(losses.LOSSES[self.kind]).parameters
-        extra = {k: v for k, v in extra.items() if k in takes} | self.options
-        pair = losses.preference_loss(
-            self.kind, *s.chunk(2), beta=self.beta, reduction="none", **extra
-        )
-        seen |= losses.preference_metrics(*s.chunk(2), self.beta, total)
-        unweighted = losses.preference_metrics(*plain.chunk(2), self.beta)
-        return pair, seen | {f"unweighted/{k}": v for k, v in unweighted.items()}
+        own = losses.sequence_logratio(logps, reference, mask, weights)
+        plain = losses.sequence_logratio(logps.detach(), reference, mask)
+        total = losses.sequence_logratio(logps, None, mask)
+        return Sums(own, plain, total, mask.sum(1).to(own.dtype), seen)
 
     @torch.no_grad()
     def weigh(
@@ -223,22 +236,19 @@ class PreferenceTuning(Tuning):
     def rewards(self, loader: DataLoader) -> dict[str, Float[Tensor, " N"]]:
         """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the loader's order, on the CPU.
 
-        Keys ``chosen`` and ``rejected``, and the policy's own ``logp_chosen``, ``logp_rejected``.
+        Keys ``chosen`` and ``rejected``; ``own_chosen``, ``own_rejected``: with the method's weights
+        (SimPO: the mean), what it was trained on; ``logp_chosen``, ``logp_rejected``: sums of log pi.
         The implicit reward is beta s; s itself compares models tuned with different betas.
         """
         found, training = [], self.policy.training
         self.policy.eval()
         device = next(self.policy.parameters()).device
         for batch in loader:
-            batch = _to(batch, device)
-            referred = batch if isinstance(batch, Referred) else self._refer(batch)
-            ids, attention, mask, _ = referred.pairs
-            logps = losses.token_logps(self.policy(ids, padding(attention)).logits, ids, mask)
-            reference = None if self.kind == "simpo" else referred.logps
-            sums = [losses.sequence_logratio(logps, r, mask[:, 1:]) for r in (reference, None)]
-            found.append(torch.stack([*sums[0].chunk(2), *sums[1].chunk(2)]).cpu())
+            own, plain, total, n, _ = self.sums(_to(batch, device))
+            own = own / n if self.kind == "simpo" else own
+            found.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())
         self.policy.train(training)
-        names = ("chosen", "rejected", "logp_chosen", "logp_rejected")
+        names = [f"{what}{side}" for what in ("", "own_", "logp_") for side in losses.SIDES]
         return dict(zip(names, torch.cat(found, 1), strict=True))
 
 
