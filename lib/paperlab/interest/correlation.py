@@ -154,14 +154,14 @@ def spearman(a: Num[Tensor, "*grid"], b: Num[Tensor, "*grid"]) -> float:
 def fitted_decay(row: Float[Tensor, " P"]) -> float:
     """The lambda in (0, 1] of a * lambda^(p - 1) + c that fits a row of positions 1..P best.
 
-    Least squares in a and c for each of 999 lambdas (P >= 3). A row that varies by less than a
-    thousandth of its size does not decay: 1.
+    Least squares in a and c for each of 999 lambdas (P >= 3). A row that strays from its mean by
+    less than 5 % of its largest value does not decay: 1.
     Raises ValueError for fewer than 3 positions.
     """
     if len(row) < 3:
         raise ValueError(f"row needs at least 3 positions, got {len(row)}")
     y = row.double() - row.double().mean()
-    if y.abs().max() <= 1e-3 * row.abs().max():
+    if y.abs().max() <= 0.05 * row.abs().max():
         return 1.0
     rates = torch.arange(1, 1000, dtype=torch.float64) / 1000
     shape = rates[:, None] ** torch.arange(len(row))
