@@ -47,6 +47,8 @@ FAMILIES = {
     },
     "rl": {
         "RLIV-UA": "#d9541e",
+        "RLIV-UA auxiliary": "#6b8e23",
+        "RLIV-UA none": "#5c7cfa",
         "its actor": "#f0a202",
         "Counting": "#222222",
         "Myopic": "#1f77b4",
