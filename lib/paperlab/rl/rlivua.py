@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 TASKS = ("click", "follow", "gift")
 TRANSFERS = ("add", "attention", "shared", "separate")
 SUPERVISION = ("split", "auxiliary", "none")
+OPTIONS = (TRANSFERS, SUPERVISION, ("squared", "smooth_l1"))
 
 
 def liv(
@@ -66,8 +67,7 @@ def amount_loss(
 ) -> Float[Tensor, "*out"]:
     """Gamma deviance / 2 up to a constant, y / m + log m: least where m is the mean of y > 0.
 
-    Its gradient is (m - y) / m^2: relative errors count, so that rare large gifts do not drown the
-    rest, and yet the mean comes out (a squared error of log y would give the median).
+    Relative errors count, and yet the mean comes out (a squared error of log y gives the median).
     """
     loss = amount / mean + mean.log()
     return loss if reduction == "none" else getattr(loss, reduction)()
@@ -164,11 +164,10 @@ class Network(nn.Module):
 
 
 class RLIVUA(OfflineAgent):
-    """The agent. A batch has ``obs`` (B, d) or `States`, ``action`` (B,), ``click``, ``follow`` (B,) in {0, 1},
-    ``gift`` (B,) value >= 0, ``next_obs`` (B, d) or `States`: the next state or what stands in for it.
+    """The agent. A batch has ``obs`` and ``next_obs`` (B, d) or `States`, the latter the next state or
+    what stands in for it; ``action``, ``click``, ``follow`` in {0, 1}, ``gift`` value >= 0, all (B,);
     ``done`` (B,): 1 where the pair is known to be lost, 0 where an approximation cannot know.
-    ``discount`` (B,), optional: of the gap, in time; else gamma. ``lost`` (B,): what happened to the
-    pair in the end, for the survival head only.
+    ``discount`` (B,), optional: of the gap, in time; ``lost`` (B,): for the survival head only.
 
     weights: of click, follow and gift in the total. costs: of the actions (A of them), >= 0.
     bottom, heads: widths of the shared network and of every head. transfer: see `TaskTowers`.
@@ -204,9 +203,10 @@ class RLIVUA(OfflineAgent):
         eta: float = 2.0,
     ):
         super().__init__(gamma, lr)
-        _one_of("transfer", transfer, TRANSFERS)
-        _one_of("supervision", supervision, SUPERVISION)
-        _one_of("error", error, ("squared", "smooth_l1"))
+        options = {"transfer": transfer, "supervision": supervision, "error": error}
+        for (name, value), allowed in zip(options.items(), OPTIONS, strict=True):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if len(weights) != 3 or min(weights) < 0:
             raise ValueError(f"weights must be 3 numbers, at least 0, got {weights}")
         if not costs or min(costs) < 0:
@@ -299,8 +299,3 @@ class RLIVUA(OfflineAgent):
     def q(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B A"]:
         """LIV of every action, by the slow copy of the critics: an average over recent steps."""
         return liv(self.slow(batch["obs"]).q, self.weights, self.costs)
-
-
-def _one_of(name: str, value, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
