@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn import MLP
-from .fm import FM, pairwise
+from .fm import FM, first_order, pairwise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -34,7 +34,5 @@ class DeepFM(FM):
         self.mlp = MLP(self.d_in, widths, out=1, dropout=dropout, batch_norm=batch_norm)
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:
-        w, e = self.embed(batch).split([1, self.dim], 2)
-        flat = e.flatten(1)  # a copy, which the pairs then read without strides
-        fm = self.bias + w.sum((1, 2)) + pairwise(flat.view(e.shape))
-        return fm + self.mlp(flat).squeeze(1)
+        w, e = first_order(self.embed(batch))
+        return self.bias + w + pairwise(e) + self.mlp(e.flatten(1)).squeeze(1)
