@@ -15,8 +15,8 @@ from pathlib import Path
 from .. import records
 
 ROOT = Path(__file__).resolve().parents[3]
-PARTS = ("training", "startup", "preparation")
-PEERS = ("torch", "lightning", "polars", "fuxictr")
+PARTS = ("training", "startup", "preparation", "sequences", "environments", "alignment")
+PEERS = ("torch", "lightning", "polars", "gymnasium", "pot", "fuxictr")
 
 
 def main(parts: list[str]) -> None:
