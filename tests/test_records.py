@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -103,3 +105,14 @@ def test_what_json_cannot_hold_is_refused_when_it_is_stored():
     with pytest.raises(TypeError, match=r"record\['seen'\]: .*set"):
         record["seen"] = {1, 2}
     assert record.metrics == {}
+
+
+def test_peak_memory_is_this_processes_own_and_never_falls():
+    """A child's peak does not begin at its parent's; 200 MB more are seen, and stay after they go."""
+    code = "import sys; from paperlab.records import peak_memory_mb as p; a = p(); x = b'1' * (200 << 20); b = p(); del x; print(a, b, p())"
+    ballast = b"1" * (600 << 20)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    del ballast
+    before, during, after = map(float, done.stdout.split())
+    assert before < 500
+    assert 190 < during - before < 260 and after > during - 5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.criteo_shaped import HASHES, INTEGERS
+from ..records import peak_memory_mb
 from .training import alone
 
 ROWS, CHUNK = 20_000_000, 500_000
@@ -84,11 +83,10 @@ def prepare_once(source: str) -> dict:
         warnings.filterwarnings("ignore", ".*malformed rows.*")  # they are what is counted here
         prepare(TextSource(path, ("label", *integers, *categorical)), recipe, store, {})
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     notes = json.loads((store / "notes.json").read_text())
     return {
         "seconds": seconds,
-        "peak_mb": round(peak / (1024 if sys.platform == "linux" else 1024**2)),
+        "peak_mb": round(peak_memory_mb()),
         "stored": notes["rows"],
         "rejected": notes["rejected"],
     }

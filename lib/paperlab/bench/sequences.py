@@ -9,7 +9,6 @@ truth and with few categories one epoch is enough to learn it, so that AUCs can 
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..data.interest_sequences import interest_sequences
 from ..data.schema import Schema
 from ..data.store import open_store, save
 from ..nn import ClickModel
+from ..records import peak_memory_mb
 from .training import OPENMP_SPIN, THREADS, alone
 
 MODELS = ("DIN", "TIN")
@@ -145,15 +145,9 @@ def cost(name: str, length: int) -> dict[str, float | str]:
 
 def train_long(name: str, folder: str) -> dict[str, float]:
     """Milliseconds a batch; peak memory in MB above what imports and an opened log take."""
-    import resource
-
     from .. import train  # noqa: F401  (what it imports is not the model's memory)
 
-    def peak() -> float:
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used / (1024 if sys.platform == "linux" else 1024**2)
-
-    before = peak()
+    before = peak_memory_mb()
     done = train_ours(name, folder, 0, COST_EPOCHS)
     batches = done["rows"] / BATCH_SIZE
-    return {"ms": 1000 * done["seconds"] / batches, "peak_mb": peak() - before}
+    return {"ms": 1000 * done["seconds"] / batches, "peak_mb": peak_memory_mb() - before}
