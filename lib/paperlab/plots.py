@@ -62,10 +62,10 @@ FAMILIES = {
         "previous": "#0b6e4f",
         "SL-MGAC": "#ff6b6b",
         "SL-MGAC greedy": "#a61e4d",
-        "SL-MGAC means": "#74b816",
-        "SL-MGAC means greedy": "#2b5a0a",
+        "SL-MGAC means": "#ffa94d",
+        "SL-MGAC means greedy": "#e8590c",
         "free head": "#495057",
-        "BCQ": "#3b5bdb",
+        "BCQ": "#00c2a8",
         "SAC": "#b5892e",
     },
     "align": {
