@@ -174,12 +174,12 @@ def test_no_policy_beats_the_optimum(discount, reward, seed):
     ("options", "says"),
     [
         ({"reward": "time"}, "reward must be one of paper, live, app"),
-        ({"discount": 1.2}, r"discount must be in \[0, 1\]"),
+        ({"discount": 1.2}, r"discount must be in \[0, 1\)"),
         ({"satiate": (0.2, 1.7)}, r"satiate must be in \[0, 1\]"),
         ({"drift": 0.7}, r"drift must be in \[0, 0.5\]"),
         ({"engage": (1, 2)}, "engage must hold 6 numbers"),
         ({"come_back": (0.4, 0.2)}, r"come_back.* must be in \(0, 1\]"),
-        ({"videos": 1}, r"videos must be in \[2, inf\]"),
+        ({"videos": 1}, r"videos must be in \[2, inf\)"),
     ],
 )
 def test_bad_parameters_say_what_is_right(options, says):

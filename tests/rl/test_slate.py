@@ -134,7 +134,7 @@ def test_gini_by_hand():
     [
         ({"candidates": 200}, "candidates must be in 1..n_authors"),
         ({"n_users": 0}, "n_users and n_authors must be at least 1"),
-        ({"zipf": -1}, r"zipf must be in \[0, inf\]"),
+        ({"zipf": -1}, r"zipf must be in \[0, inf\)"),
         ({"heavy_tail": True}, "belong to the pair-level funnel"),
         ({"forgetting": 2}, r"forgetting must be in \[0, 1\]"),
         (

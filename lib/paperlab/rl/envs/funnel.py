@@ -92,15 +92,17 @@ class FunnelTruth:
         self.n_actions = A = len(self.boost_effects)
         self.boost_costs = numbers("boost_costs", boost_costs, 0, np.inf, A)
         self.affinity = numbers("affinity", affinity, -np.inf, np.inf, K)
-        self.gift_means = numbers("gift_means", gift_means, 1e-9, np.inf, Z)
+        self.gift_means = numbers("gift_means", gift_means, 0, np.inf, Z, "()")
         self.gap_means = numbers("gap_means", gap_means, 1, np.inf, Z)
         self.weights = numbers("weights", weights, 0, np.inf, len(TASKS))
         self.decay = numbers("decay", decay, 0, 1, Z)
         self.irritation = numbers("irritation", irritation, 0, 1, A)
         self.forgetting = float(numbers("forgetting", forgetting, 0, 1))
-        self.discount = float(numbers("discount", discount, 0, 1 - 1e-9))
+        self.discount = float(numbers("discount", discount, 0, 1, ends="[)"))
         self.gift_sigma = float(numbers("gift_sigma", gift_sigma, 0, 5))
-        self.days_per_request = float(numbers("days_per_request", days_per_request, 1e-9, np.inf))
+        self.days_per_request = float(
+            numbers("days_per_request", days_per_request, 0, np.inf, ends="()")
+        )
         if self.decay[1:].max() + self.irritation.max() > 1:
             raise ValueError("decay + irritation must be in [0, 1]: it is a probability")
         if time_discount is not None and not 0 < time_discount < 1:
@@ -114,6 +116,8 @@ class FunnelTruth:
         follow = (*numbers("follow", follow, -np.inf, np.inf, 2), -np.inf, -np.inf)  # z < 2 only
         click = numbers("click", click, -np.inf, np.inf, Z)
         gift = numbers("gift", gift, -np.inf, np.inf, Z)
+        for name, slope in (("click", click_slope), ("follow", follow_slope), ("gift", gift_slope)):
+            numbers(f"{name}_slope", slope, -np.inf, np.inf)
         p_click = sigmoid(click + click_slope * x + self.boost_effects[:, None, None])  # (A, K, Z)
         p_follow = sigmoid(np.array(follow) + follow_slope * x)  # given a click
         p_gift = sigmoid(gift + gift_slope * x)  # given a click, whatever the follow

@@ -142,11 +142,20 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
 
 
-def numbers(name: str, value, low: float, high: float, length: int | None = None) -> np.ndarray:
-    """A number or a vector within [low, high], or a ValueError that says so."""
+def numbers(
+    name: str, value, low: float, high: float, length: int | None = None, ends: str = "[]"
+) -> np.ndarray:
+    """A finite number or vector from low to high, or a ValueError that says so.
+
+    ends: "(" and ")" leave that end out; infinity is always left out.
+    """
     array = np.asarray(value, np.float64)
     if length is not None and array.shape != (length,):
         raise ValueError(f"{name} must hold {length} numbers, got {value}")
-    if not np.all((array >= low) & (array <= high)):
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+    left = "(" if np.isinf(low) else ends[0]
+    right = ")" if np.isinf(high) else ends[1]
+    above = array > low if left == "(" else array >= low
+    below = array < high if right == ")" else array <= high
+    if not np.all(above & below):
+        raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value}")
     return array
