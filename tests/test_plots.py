@@ -41,6 +41,23 @@ def test_pictures_go_to_the_folder_and_into_the_outputs(tmp_path):
     assert "image/png" in book["cells"][0]["outputs"][0]["data"]
 
 
+@pytest.mark.skipif(plots.browser() is None, reason="no Chrome or Chromium on this machine")
+def test_a_picture_keeps_the_colour_of_every_method(tmp_path):
+    """Fifteen thin lines and a colour scale that asks for colours of its own."""
+    from PIL import Image
+
+    methods = plots.FAMILIES["ctr"]
+    figure = go.Figure(go.Heatmap(z=[list(range(60))], y=[-2], colorscale="Viridis"))
+    for k, colour in enumerate(methods.values()):
+        figure.add_scatter(x=[0, 59], y=[k, k], line={"color": colour, "width": 2})
+    (path,) = plots.attach_pictures(book_with(figure), tmp_path, "101_x")
+    drawn = {c for _, c in Image.open(path).convert("RGB").getcolors()}
+    for name, colour in methods.items():
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        nearest = min(max(abs(a - b) for a, b in zip(wanted, c, strict=True)) for c in drawn)
+        assert nearest <= 8, f"{name}: {colour} is {nearest} off"
+
+
 def test_tables_show_four_digits(capsys):
     plots.table(pl.DataFrame({"a": [0.123456, None], "b": [1234567, 2]}))
     assert "Markdown" in capsys.readouterr().out

@@ -185,8 +185,9 @@ def attach_pictures(book: dict, folder: Path, prefix: str) -> list[Path]:
         warnings.warn(f"no figures drawn, {browser()} did not start: {reason}", stacklevel=2)
         return []
     for (_, output), path in zip(found, paths, strict=True):
-        # A palette keeps a notebook of ten figures under 400 KB; lines and text lose nothing.
-        Image.open(path).convert("RGB").quantize(48).save(path, optimize=True)
+        # A palette keeps a notebook of ten figures under 400 KB; with fewer than about a hundred
+        # colours thin lines take those of others.
+        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
         output["data"]["image/png"] = base64.b64encode(path.read_bytes()).decode()
     return paths
 
