@@ -66,3 +66,9 @@ def test_every_figure_has_its_picture(path):
     for name, output in plots.figures_of(json.loads(path.read_text())):
         assert "image/png" in output["data"], f"{name}: run paperlab refresh"
         assert (ROOT / "figures" / f"{path.stem}_{name}.png").is_file()
+
+
+def test_the_start_page_and_the_readme_list_it(path):
+    shown = json.dumps(cells(ROOT / "notebooks/000_start_here.ipynb"))
+    assert path.stem.startswith("0") or f"({path.name})" in shown, "run paperlab refresh 000"
+    assert f"(notebooks/{path.name})" in (ROOT / "README.md").read_text()
