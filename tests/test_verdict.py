@@ -45,7 +45,7 @@ def test_judgements():
     up, down, open_ = (verdict.Gap(0, *span, 5) for span in ((0.1, 1), (-1, -0.1), (-1, 1)))
     assert verdict.judge(up, up) == "supported"
     assert verdict.judge(up, open_) == "partly"
-    assert verdict.judge(up, down) == "partly"
+    assert verdict.judge(up, down) == "mixed"
     assert verdict.judge(open_, down) == "not shown"
     assert verdict.judge(down, down) == "contradicted"
 

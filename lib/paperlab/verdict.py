@@ -72,16 +72,22 @@ def compare(
 
 
 def judge(*gaps: Gap) -> str:
-    """``supported``: all intervals above 0; ``partly``: some; ``contradicted``: all below;
-    else ``not shown``."""
+    """What intervals say of a claim that each gap is above 0.
+
+    ``supported``: all lie above 0; ``contradicted``: all below; ``mixed``: some above, some below;
+    ``partly``: some above, none below; ``not shown``: none above, and not all below.
+    Raises ValueError without a gap.
+    """
     if not gaps:
         raise ValueError("judge needs at least one gap")
     above, below = sum(g.low > 0 for g in gaps), sum(g.high < 0 for g in gaps)
     if above == len(gaps):
         return "supported"
+    if below == len(gaps):
+        return "contradicted"
     if above:
-        return "partly"
-    return "contradicted" if below == len(gaps) else "not shown"
+        return "mixed" if below else "partly"
+    return "not shown"
 
 
 @dataclass(frozen=True)
