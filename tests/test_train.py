@@ -65,6 +65,18 @@ def test_the_best_weights_are_kept_and_patience_never_reads_the_test_part():
     assert run.test == train.evaluate(model, LOG, "test")
 
 
+def test_the_rate_falls_at_every_check_that_is_not_the_best():
+    _, run = fit(epochs=12, decay=0.5)
+    auc, rate = ([r[k] for r in run.history] for k in ("auc", "lr"))
+    fell = [k for k in range(1, 12) if rate[k] < rate[k - 1]]
+    assert rate[0] == 0.01 and fell
+    for k in range(1, 12):
+        better = k == 1 or auc[k - 1] > max(auc[: k - 1])
+        assert rate[k] == pytest.approx(rate[k - 1] * (1 if better else 0.5))
+    with pytest.raises(ValueError, match=r"decay must be in \(0, 1\]"):
+        fit(decay=0.0)
+
+
 class Recent(ClickModel):
     """Scores a target by its likeness to the events of the last days."""
 

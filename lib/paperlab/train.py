@@ -32,7 +32,7 @@ class Fit:
     """What a training run gives.
 
     test, valid: metrics of the best weights (auc, logloss, and gauc where the log has users).
-    history: one row a check: step, epoch, seconds, train_loss, auc, logloss.
+    history: one row a check: step, epoch, seconds, train_loss, lr (up to it), auc, logloss.
     seconds: training time, checks left out. samples_per_second: rows trained on per such second.
     parameters: dense and embedding weights. interrupted: Ctrl-C ended it early.
     """
@@ -55,6 +55,7 @@ def fit(
     batch_size: int = 1024,
     checks_per_epoch: int = 1,
     patience: int | None = None,
+    decay: float = 1.0,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
@@ -68,6 +69,8 @@ def fit(
     epochs, batch_size (rows over all processes), checks_per_epoch >= 1.
     patience: checks without a better validation AUC before stopping; None trains to the end.
         The test part is scored once, at the end.
+    decay: in (0, 1], the learning rate's factor at each check that is not the best so far (BARS: 0.1
+        with patience 2).
     checkpoint: a file, written every ``checkpoint_every`` steps and at every check; when it is
         there already, training goes on from it.
     precision: Lightning's; None takes bf16-mixed where the hardware multiplies in bf16.
@@ -78,10 +81,12 @@ def fit(
     for name, value in (("epochs", epochs), ("checks_per_epoch", checks_per_epoch)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be in (0, 1], got {decay}")
     batches = Batches(log.train, batch_size, seed)
     _keep_freed_memory()
     torch.manual_seed(seed)
-    checks = _Checks(log, checks_per_epoch, patience)
+    checks = _Checks(log, checks_per_epoch, patience, decay)
     callbacks: list[Callback] = [checks]
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
@@ -231,8 +236,9 @@ def _keep_freed_memory() -> None:
 class _Checks(Callback):
     """Validates, keeps the best weights, stops early, and times what is left."""
 
-    def __init__(self, log: Log, per_epoch: int, patience: int | None):
+    def __init__(self, log: Log, per_epoch: int, patience: int | None, decay: float):
         self.clicks, self.per_epoch, self.patience = log, per_epoch, patience
+        self.decay = decay
         self.history: list[dict] = []
         self.best: dict[str, Tensor] | None = None
         self.seconds, self.rows, self.step, self.interrupted = 0.0, 0, 0, False
@@ -264,11 +270,15 @@ class _Checks(Callback):
             "epoch": trainer.current_epoch,
             "seconds": self.seconds,
             "train_loss": (self._loss / self._since).item(),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **evaluate(model, self.clicks, "valid"),
         }
         self._loss, self._since = torch.zeros(()), 0
         best = max((r["auc"] for r in self.history), default=float("-inf"))
         self.history.append(row)
+        if row["auc"] <= best and self.decay < 1:
+            for group in (g for optimizer in trainer.optimizers for g in optimizer.param_groups):
+                group["lr"] *= self.decay
         if row["auc"] > best:
             self.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         since = (

@@ -1,10 +1,12 @@
 """The width of a given budget: found by bisection, without memory or random numbers."""
 
+import numpy as np
 import pytest
 import torch
-from paperlab.data import Field, Schema
+from paperlab import ctr
+from paperlab.data import Field, Schema, from_arrays
 from paperlab.nn import MLP, ClickModel
-from paperlab.nn.budget import width_for
+from paperlab.nn.budget import flops, width_for
 from paperlab.nn.grouped import GroupedLayerNorm, GroupedLinear
 
 SCHEMA = Schema((Field("a", size=10**9), Field("b", size=10), Field("n", kind="numeric")))
@@ -69,3 +71,11 @@ def test_grouped_layers_equal_a_loop_over_groups():
         torch.testing.assert_close(linear(x)[g], want)
         want = torch.nn.functional.layer_norm(x[g], (4,), norm.weight[g], norm.bias[g])
         torch.testing.assert_close(norm(x)[g], want)
+
+
+def test_flops_are_two_a_multiply_add_of_a_sample():
+    schema = Schema((Field("a", size=9), Field("b", size=9)))
+    model = ctr.DNN(schema, 4, widths=(6,), dropout=0.5).train()
+    log = from_arrays("x", schema, np.ones((30, 2), np.int32), np.ones((30, 1)), np.zeros(30))
+    assert flops(model, log.train.take(slice(0, 7))) == 2 * (8 * 6 + 6)
+    assert model.training

@@ -1,11 +1,13 @@
-"""Equal budgets: the width at which a model has a given number of dense weights (ours)."""
+"""Equal budgets: widths of equal dense weights, and what a sample costs in FLOPs (ours)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from ..data.store import Batch
 from .click import ClickModel
 
 TOLERANCE = 0.05
@@ -38,3 +40,18 @@ def width_for(
             f"the nearest, {width}, gives {found[width]:,}"
         )
     return width
+
+
+@torch.no_grad()
+def flops(model: ClickModel, batch: Batch) -> float:
+    """Floating-point operations a sample of a forward pass on ``batch`` (B rows).
+
+    Of matrix products and convolutions, 2 a multiply-add, as PyTorch counts them: lookups, sums and
+    elementwise steps are left out. The model is scored as it is served (eval mode).
+    """
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(batch)
+    model.train(training)
+    return counter.get_total_flops() / len(batch.labels)
