@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.rl import ope
+from paperlab.rl.envs import LiveModel
 
 REWARD = np.array([1.0, 0.0, 2.0, 3.0, 1.0])
 RATIO = np.array([0.5, 2.0, 1.0, 4.0, 0.25])
 WHO, STEP = np.array([7, 7, 7, 3, 3]), np.array([0, 1, 2, 0, 1])
+LAST = np.array([False, False, True, False, True])
 
 
 def test_worked_numbers():
@@ -17,7 +19,7 @@ def test_worked_numbers():
     by_user = ope.ncis(REWARD, RATIO, trajectory=WHO)
     assert by_user == pytest.approx((2.5 / 3.5 + 12.25 / 4.25) / 2)
     # step 0: weights .5 and 4; step 1: 1 and 1; step 2: 1, and the ended one keeps 1
-    found = ope.per_decision_wis(REWARD, RATIO, WHO, STEP, 0.5)
+    found = ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST, 0.5)
     assert found.value == pytest.approx(12.5 / 4.5 + 0.5 * (0 + 1) / 2 + 0.25 * 2 / 2)
     assert found.effective == pytest.approx([4.5**2 / 16.25, 2, 2])
 
@@ -26,7 +28,7 @@ def test_the_logging_policy_is_valued_at_what_the_log_earned():
     ones = np.ones(5)
     assert ope.ncis(REWARD, ones) == pytest.approx(REWARD.mean())
     returns = [1 + 0 + 0.25 * 2, 3 + 0.5 * 1]
-    found = ope.per_decision_wis(REWARD, ones, WHO, STEP, 0.5)
+    found = ope.per_decision_wis(REWARD, ones, WHO, STEP, LAST, 0.5)
     assert found.value == pytest.approx(np.mean(returns)) and found.effective.tolist() == [2, 2, 2]
 
 
@@ -111,7 +113,8 @@ def test_estimates_meet_the_exact_value_on_a_large_log():
     log = walk(P, R, mu, 60_000)
     ratio = ope.ratios(pi, log["state"], log["action"], mu[log["state"], log["action"]])
     exact = value(P, R, pi, 0.9)[0]
-    found = ope.per_decision_wis(log["reward"], ratio, log["trajectory"], log["step"], 0.9)
+    order = log["trajectory"], log["step"], log["done"]
+    found = ope.per_decision_wis(log["reward"], ratio, *order, 0.9)
     assert found.value == pytest.approx(exact, rel=0.02)
     counts = ope.count(*(log[k] for k in ("state", "action", "reward", "next_state", "done")), 3, 2)
     q = ope.fqe(counts, pi, 0.9)
@@ -120,12 +123,37 @@ def test_estimates_meet_the_exact_value_on_a_large_log():
     assert abs(plain - exact) / exact > 0.03  # so that the log's own return would not pass
 
 
+def test_a_live_log_values_its_own_policy_exactly_if_broken_sessions_stay_out():
+    """A log breaks off each user's last session; the short ones, which end in time, are not alike."""
+    model = LiveModel()
+    mu = np.stack([1 - (p := 0.1 + 0.8 * model.p_engage), p], 1)
+    log = model.log_dataset(mu, 60_000, seed=3)
+    exact = model.exact_values(mu)["paper"][model.starts()].mean()
+    users, ended = 1200, log["done"] | log["truncated"]
+
+    def estimate(rows):
+        picked = [log[k][rows] for k in ("paper", "session", "step")]
+        ratio = ope.ratios(mu, log["state"][rows], log["action"][rows], log["mu"][rows])
+        return ope.per_decision_wis(picked[0], ratio, *picked[1:], ended[rows], 0.9).value
+
+    first = log["session"] < users
+    earned = np.bincount(log["session"], log["paper"] * 0.9 ** log["step"])
+    spread = 4 * earned[:users].std() / users**0.5
+    assert estimate(first) == pytest.approx(exact, abs=spread)
+    in_time = np.isin(log["session"], log["session"][ended])
+    assert exact - estimate(in_time) > 0.03  # choosing by how a session went is no way out
+    with pytest.raises(ValueError, match="ended must be True"):
+        estimate(np.full(len(first), True))
+
+
 def test_per_decision_weights_equal_a_loop_over_trajectories():
     P, R, pi, mu = chain(3)
     log = walk(P, R, mu, 40)
     ratio = ope.ratios(pi, log["state"], log["action"], mu[log["state"], log["action"]])
     args = log["reward"], ratio, log["trajectory"], log["step"]
-    assert ope.per_decision_wis(*args, 0.8).value == pytest.approx(slow_pdwis(*args, 0.8))
+    assert ope.per_decision_wis(*args, log["done"], 0.8).value == pytest.approx(
+        slow_pdwis(*args, 0.8)
+    )
 
 
 def test_fqe_is_exact_in_the_process_that_it_counted():
@@ -151,12 +179,16 @@ def test_counting_by_hand():
         (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], [0.5, 0.0]), r"mu must hold a propensity in \(0, 1\]"),
         (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], [0.5, np.nan]), "mu must hold"),
         (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], [0.5]), "mu must hold"),
+        (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], None), "mu must hold a propensity"),
+        (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], 0.5), "mu must hold a propensity"),
         (lambda: ope.ncis(REWARD, RATIO, cap=0.0), "cap must be above 0, got 0.0"),
         (lambda: ope.ncis(REWARD, RATIO[:3]), "ratio must hold a finite number >= 0"),
         (lambda: ope.ncis(REWARD, -RATIO), "ratio must hold a finite number >= 0"),
-        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, 1.5), r"gamma must be in \[0, 1\], got 1.5"),
-        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP + 1, 0.5), "step must count"),
-        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO * 0, STEP, 0.5), "step must count"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST, 1.5), r"gamma must be in \[0, 1\], got 1.5"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP + 1, LAST, 0.5), "step must count"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO * 0, STEP, LAST, 0.5), "step must count"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST & (WHO == 7), 0.5), "ended must be True on the last"),
+        (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST | (STEP == 0), 0.5), "ended must be True on the last"),
         (lambda: ope.fqe(ope.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
                          np.array([[0.5, 0.5]]), 0.9), "policy must not act where the log never did"),
         (lambda: ope.fqe(ope.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),

@@ -32,7 +32,7 @@ def ratios(
     Raises ValueError for a missing or impossible propensity.
     """
     mu = np.asarray(mu, np.float64)
-    if len(mu) != len(state) or not np.all((mu > 0) & (mu <= 1)):
+    if mu.shape != np.shape(state) or not np.all((mu > 0) & (mu <= 1)):
         raise ValueError("mu must hold a propensity in (0, 1] for every row of the log")
     return np.asarray(policy, np.float64)[state, action] / mu
 
@@ -79,12 +79,15 @@ def per_decision_wis(
     ratio: Float[np.ndarray, " n"],
     trajectory: Int[np.ndarray, " n"],
     step: Int[np.ndarray, " n"],
+    ended: Bool[np.ndarray, " n"],
     gamma: float,
 ) -> Estimate:
     """sum_t gamma^t sum_i w_it r_it / sum_i w_it with w_it = prod_{k <= t} ratio_ik.
 
-    A trajectory that has ended keeps its last weight and earns nothing. gamma: in [0, 1].
-    Raises ValueError where a trajectory lacks a step or has it twice.
+    A trajectory that has ended keeps its last weight and earns nothing. One that the log merely
+    broke off would be taken for one that earned nothing more: leave it out, by when it started and
+    not by how it went. ended: True on the last step of each trajectory. gamma: in [0, 1].
+    Raises ValueError where a trajectory lacks a step, has it twice, or does not end.
     """
     _discount(gamma)
     ratio = _ratio(ratio, reward)
@@ -95,6 +98,8 @@ def per_decision_wis(
     length = filled.sum(1)
     if not np.array_equal(filled, np.arange(shape[1]) < length[:, None]):
         raise ValueError("step must count every trajectory's rows from 0, each once")
+    if not np.array_equal(np.asarray(ended, bool), np.asarray(step) == length[row] - 1):
+        raise ValueError("ended must be True on the last step of every trajectory, and only there")
     weight, gain = np.ones(shape), np.zeros(shape)
     weight[row, step], gain[row, step] = ratio, reward
     weight = weight.cumprod(1)
