@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +76,23 @@ def test_the_rate_falls_at_every_check_that_is_not_the_best():
         assert rate[k] == pytest.approx(rate[k - 1] * (1 if better else 0.5))
     with pytest.raises(ValueError, match=r"decay must be in \(0, 1\]"):
         fit(decay=0.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "world", "free", "moves"),
+    [
+        ("cuda", 1, 400, True),
+        ("cuda", 1, 399, False),
+        ("cuda", 2, 400, False),
+        ("cpu", 1, 400, False),
+    ],
+)
+def test_a_log_moves_to_the_one_gpu_that_holds_it_twice(monkeypatch, device, world, free, moves):
+    split = SimpleNamespace(nbytes=200, to=lambda place: f"on {place}")
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 1000))
+    found = train._resident(split, SimpleNamespace(strategy=strategy, world_size=world))
+    assert found == "on cuda" if moves else found is split
 
 
 class Recent(ClickModel):

@@ -83,7 +83,6 @@ def fit(
             raise ValueError(f"{name} must be at least 1, got {value}")
     if not 0 < decay <= 1:
         raise ValueError(f"decay must be in (0, 1], got {decay}")
-    batches = Batches(log.train, batch_size, seed)
     _keep_freed_memory()
     torch.manual_seed(seed)
     checks = _Checks(log, checks_per_epoch, patience, decay)
@@ -109,6 +108,7 @@ def fit(
             callbacks=callbacks,
             **{"devices": 1, **trainer},
         )
+        batches = Batches(_resident(log.train, runner), batch_size, seed)
         resume = str(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
         try:
             runner.fit(model, batches, ckpt_path=resume, weights_only=True)
@@ -218,6 +218,15 @@ def best_precision(accelerator: str = "auto") -> str:
         known = getattr(torch.cpu, "get_capabilities", dict)()
         fast = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
     return "bf16-mixed" if fast else "32-true"
+
+
+def _resident(split: Split, runner: L.Trainer) -> Split:
+    """On one GPU, the whole split where it fits in half of the free memory: no batch is copied."""
+    device = runner.strategy.root_device
+    if device.type != "cuda" or runner.world_size > 1:
+        return split
+    free, _ = torch.cuda.mem_get_info(device)
+    return split.to(device) if 2 * split.nbytes <= free else split
 
 
 def _keep_freed_memory() -> None:

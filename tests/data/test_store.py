@@ -204,6 +204,11 @@ def test_batches_resume_where_they_were():
     assert all(torch.equal(a, b.numeric) for a, b in zip(rest, other, strict=True))
 
 
+def test_bytes_are_those_of_all_tensors():
+    split = noise_fields(100, 3).train  # 80 rows of 13 ids and a label, 4 bytes each
+    assert split.nbytes == 80 * (13 + 1) * 4
+
+
 def test_noise_fields_know_their_ceiling():
     small, large = noise_fields(4000, 0), noise_fields(4000, 20)
     assert torch.equal(small.train.ids, large.train.ids[:, :10])

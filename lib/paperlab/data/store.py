@@ -114,6 +114,12 @@ class Split:
         """Events that each row uses."""
         return (self.spans[:, 1] - self.spans[:, 0]).clamp(max=self.length)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all its tensors, events of the other parts included."""
+        tensors = (self.ids, self.values, self.spans, self.times, self.users, *(self.events or ()))
+        return sum(t.nbytes for t in tensors if t is not None)
+
     def to(self, device: torch.device | str) -> Split:
         def moved(t: Tensor | None) -> Tensor | None:
             return None if t is None else t.to(device)
