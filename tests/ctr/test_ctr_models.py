@@ -19,6 +19,8 @@ SCHEMA = Schema(
     )
 )
 SSR_SIZE = {"dim": 4, "views": 3, "width": 6}
+FINALMLP_SIZE = {"widths": ((8, 8), (8,)), "heads": 2, "gate_hidden": 6}
+CONTEXTS = (("user",), ("item", "price"))
 MODELS = {
     "LR": lambda: ctr.LR(SCHEMA),
     "FM": lambda: ctr.FM(SCHEMA, 4),
@@ -32,6 +34,10 @@ MODELS = {
     "AutoInt+": lambda: ctr.AutoInt(SCHEMA, 4, attention_dim=8, widths=(8,)),
     "Wukong": lambda: ctr.Wukong(SCHEMA, 4, n_lcb=3, n_fmb=3, rank=2, fmb_widths=(8,), widths=(8,)),
     "RankMixer": lambda: ctr.RankMixer(SCHEMA, 4, tokens=3, width=12, expansion=2),
+    "DualMLP": lambda: ctr.DualMLP(SCHEMA, 4, widths=((8, 8), (8,))),
+    "FinalMLP": lambda: ctr.FinalMLP(SCHEMA, 4, **FINALMLP_SIZE),
+    "FinalMLP gated": lambda: ctr.FinalMLP(SCHEMA, 4, contexts=CONTEXTS, **FINALMLP_SIZE),
+    "FinalMLP live": lambda: ctr.FinalMLP(SCHEMA, 4, init_ctx_std=0.5, **FINALMLP_SIZE),
     "SSR-S": lambda: ctr.SSR(SCHEMA, "static", **SSR_SIZE),
     "SSR-D": lambda: ctr.SSR(SCHEMA, "dynamic", **SSR_SIZE),
     "SSR-D released": lambda: ctr.SSR(SCHEMA, gate=True, residual=True, **SSR_SIZE),

@@ -4,10 +4,23 @@ from .autoint import AutoInt
 from .dcnv2 import DCNv2
 from .deepfm import DeepFM
 from .dnn import DNN
+from .finalmlp import DualMLP, FinalMLP
 from .fm import FM
 from .lr import LR
 from .rankmixer import RankMixer
 from .ssr import SSR
 from .wukong import Wukong
 
-__all__ = ["DNN", "FM", "LR", "SSR", "AutoInt", "DCNv2", "DeepFM", "RankMixer", "Wukong"]
+__all__ = [
+    "DNN",
+    "FM",
+    "LR",
+    "SSR",
+    "AutoInt",
+    "DCNv2",
+    "DeepFM",
+    "DualMLP",
+    "FinalMLP",
+    "RankMixer",
+    "Wukong",
+]
