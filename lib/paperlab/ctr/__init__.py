@@ -7,6 +7,7 @@ from .dnn import DNN
 from .finalmlp import DualMLP, FinalMLP
 from .fm import FM
 from .lr import LR
+from .mlcc import MLCC
 from .rankmixer import RankMixer
 from .ssr import SSR
 from .wukong import Wukong
@@ -15,6 +16,7 @@ __all__ = [
     "DNN",
     "FM",
     "LR",
+    "MLCC",
     "SSR",
     "AutoInt",
     "DCNv2",

@@ -1,0 +1,233 @@
+"""MLCC: Yu et al., "Compress, Cross and Scale: Multi-Level Compression Cross Networks for Efficient
+Scaling in Recommender Systems", 2026 (arXiv 2602.12041), after its abstract and released module.
+
+A sample writes the weights of H small networks (global compressor, GC); these cross every field's
+embedding (progressive layered crossing, PLC); a linear map of its own brings every field back to a
+small width (local compressor, LC); fields are weighed (squeeze and excitation, SE). Channels, each
+a part of the embedding with a GC and a PLC of its own, make it MC-MLCC.
+
+Ours: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of columns (level by
+level, then head by head: a permutation of the released one); linear layers start Xavier normal like
+everywhere in this library (released: uniform of the same variance) and the LC field by field, on a
+field's own fans; embeddings start N(0, 0.01) (released: Xavier over the whole table, which for a
+million rows leaves products of two embeddings near 1e-5 and of three near 1e-8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data.schema import Schema
+from ..data.store import Batch
+from ..nn import MLP, ClickModel, linear
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+Activation = Callable[[Tensor], Tensor]
+PHI: dict[str, Activation | None] = {
+    "identity": None,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def cross(
+    x: Float[Tensor, "C B F E"],
+    thetas: Sequence[Float[Tensor, "C B H d_in d_out"]],
+    keep: Sequence[int] = (),
+    phi: Activation | None = None,
+) -> Float[Tensor, "C B F K"]:
+    """Progressive layered crossing (step 2): U_0 = X, U_j = phi(U_{j-1} Theta_j), for every head.
+
+    thetas: Theta_1..Theta_D, of each sample; one batch of 1 is shared by all samples.
+    keep: levels j < D whose U_j are kept; U_D always is. K = H (d_D + sum of kept d_j): kept levels
+    ascending, then the last; inside a level head by head.
+    phi: between levels, not after the last; None is the identity. Then the products associate,
+    U_j = X (Theta_1 .. Theta_j), and all levels of all heads are one product with X, E / F of the
+    work of going level by level.
+    """
+    if phi is None:
+        weights = [thetas[0]]
+        for theta in thetas[1:]:
+            weights.append(weights[-1] @ theta)
+        chosen = [w.transpose(2, 3).flatten(3) for w in _kept(weights, keep)]  # (C, B, E, H d_j)
+        return x @ torch.cat(chosen, 3)
+    levels = [x[:, :, None] @ thetas[0]]
+    for theta in thetas[1:]:
+        levels.append(phi(levels[-1]) @ theta)
+    # The kept U_j are what the next level reads, after phi.
+    levels = [*map(phi, levels[:-1]), levels[-1]]
+    return torch.cat([u.transpose(2, 3).flatten(3) for u in _kept(levels, keep)], 3)
+
+
+def _kept(levels: list[Tensor], keep: Sequence[int]) -> list[Tensor]:
+    return [levels[j - 1] for j in sorted(keep)] + [levels[-1]]
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs fields (step 5): R_f <- a_f R_f, a = sigmoid(B_2 LN_0(ReLU(B_1 s + b_1)) + b_2).
+
+    s: a field's mean over its coordinates; hidden width F // 2; LN_0 has no weights.
+    """
+
+    def __init__(self, fields: int):
+        super().__init__()
+        self.squeeze, self.excite = linear(fields, fields // 2), linear(fields // 2, fields)
+
+    def forward(self, r: Float[Tensor, "B F e"]) -> Float[Tensor, "B F e"]:
+        hidden = self.squeeze(r.mean(2)).relu()
+        hidden = F.layer_norm(hidden, hidden.shape[-1:])
+        return r * self.excite(hidden).sigmoid()[:, :, None]
+
+
+class MLCCBlock(nn.Module):
+    """Steps 1 to 5: F field vectors of C channels of width E, to F vectors of width E'.
+
+    num_fields: F >= 2. emb: E >= 1. heads: H >= 1. dims: d_1..d_D, each >= 1; the order of the
+    crosses is D + 1 in the embeddings. keep: levels in 1..D-1 kept beside the last.
+    emb_out: E' >= 1. channels: C >= 1. raw: whether the LC sees the embeddings too.
+    phi: ``identity`` (released), ``relu``, ``tanh`` or ``sigmoid`` between levels.
+    se: squeeze and excitation at the end.
+    static (ours): Theta are learned constants, the same for all samples: nothing is crossed.
+    shared (ours): one LC for all fields. norm (ours): the GC reads LayerNorm(x), without weights,
+    of every field and channel, so that Theta starts at order 1 however small embeddings start.
+    Raises ValueError for numbers out of range and an unknown phi.
+    """
+
+    def __init__(
+        self,
+        num_fields: int,
+        emb: int,
+        *,
+        heads: int = 4,
+        dims: Sequence[int] = (4, 1),
+        keep: Sequence[int] = (1,),
+        emb_out: int = 8,
+        channels: int = 1,
+        raw: bool = True,
+        phi: Literal["identity", "relu", "tanh", "sigmoid"] = "identity",
+        se: bool = True,
+        static: bool = False,
+        shared: bool = False,
+        norm: bool = False,
+    ):
+        super().__init__()
+        _check(num_fields, emb, heads, dims, keep, emb_out, channels, phi)
+        self.channels, self.keep, self.raw, self.norm = channels, tuple(keep), raw, norm
+        self.phi = PHI[phi]
+        widths = (emb, *dims)
+        self.shapes = [(heads, a, b) for a, b in pairwise(widths)]
+        self.W1, self.thetas = None, None
+        if static:
+            self.thetas = nn.ParameterList(_xavier(channels, 1, *s) for s in self.shapes)
+        else:  # (C, F E, H M), no bias: columns Theta_1, Theta_2, .., each (H, d_in, d_out)
+            self.W1 = _xavier(channels, num_fields * emb, sum(map(prod, self.shapes)))
+        kept = dims[-1] + sum(dims[j - 1] for j in keep)
+        self.d_cross = channels * heads * kept
+        d_z = self.d_cross + raw * channels * emb
+        self.W2 = _xavier(1 if shared else num_fields, d_z, emb_out)
+        self.excite = SqueezeExcite(num_fields) if se else None
+
+    def generate(self, x: Float[Tensor, "C B F E"]) -> list[Float[Tensor, "C B H d_in d_out"]]:
+        """Global compressor (step 1): each sample's Theta_1..Theta_D."""
+        if self.thetas is not None:
+            return list(self.thetas)
+        if self.norm:
+            x = F.layer_norm(x, x.shape[-1:])
+        columns = torch.bmm(x.flatten(2), self.W1).split([prod(s) for s in self.shapes], 2)
+        return [g.unflatten(2, s) for g, s in zip(columns, self.shapes, strict=True)]
+
+    def forward(self, x: Float[Tensor, "B F CE"]) -> Float[Tensor, "B F e"]:
+        apart = x.unflatten(2, (self.channels, -1)).permute(2, 0, 1, 3).contiguous()  # step 0
+        u = cross(apart, self.generate(apart), self.keep, self.phi)
+        z = u.permute(2, 1, 0, 3).flatten(2)  # (F, B, K) side by side: step 3
+        if self.raw:
+            z = torch.cat([z, x.transpose(0, 1)], 2)
+        r = (z @ self.W2).transpose(0, 1)  # step 4
+        return self.excite(r) if self.excite is not None else r
+
+
+class MLCC(ClickModel):
+    """Embeddings, one `MLCCBlock` (or ``layers`` of them), and an MLP on what it gives (step 6).
+
+    dim: width of a field's vector over all channels (C E), a multiple of ``channels``; MC-MLCC is
+    ``channels`` > 1. layers (ours) >= 1: all blocks but the last give C E coordinates, the next
+    one's input, so that orders multiply. widths, dropout: the head, see `MLP`; without widths it is
+    linear. Everything else: see `MLCCBlock`.
+
+    Precision: bf16 keeps float32's exponents, so that the small products of young embeddings survive
+    under ``bf16-mixed`` (rounded to 3 digits); they do not under float16.
+    Raises ValueError for numbers out of range and an unknown phi.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int = 16,
+        *,
+        heads: int = 4,
+        dims: Sequence[int] = (4, 1),
+        keep: Sequence[int] = (1,),
+        emb_out: int = 8,
+        channels: int = 1,
+        raw: bool = True,
+        phi: Literal["identity", "relu", "tanh", "sigmoid"] = "identity",
+        se: bool = True,
+        static: bool = False,
+        shared: bool = False,
+        norm: bool = False,
+        layers: int = 1,
+        widths: Sequence[int] = (256, 128, 64, 32),
+        dropout: float = 0.2,
+        lr: float = 1e-3,
+        embedding_l2: float = 0.0,
+    ):
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+        if channels < 1 or dim % channels:
+            raise ValueError(f"channels must divide dim, got {channels} channels of dim {dim}")
+        super().__init__(schema, dim, lr, embedding_l2)
+        options = {"heads": heads, "dims": dims, "keep": keep, "channels": channels, "raw": raw}
+        options |= {"phi": phi, "se": se, "static": static, "shared": shared, "norm": norm}
+        emb = dim // channels
+        self.blocks = nn.Sequential(
+            *(
+                MLCCBlock(self.n_fields, emb, emb_out=width, **options)
+                for width in (*[dim] * (layers - 1), emb_out)
+            )
+        )
+        self.head = MLP(self.n_fields * emb_out, widths, out=1, dropout=dropout)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " B"]:
+        return self.head(self.blocks(self.embed(batch)).flatten(1)).squeeze(1)
+
+
+def _xavier(*shape: int) -> nn.Parameter:
+    """Xavier normal, every matrix of the last two dimensions on its own fans."""
+    std = (2 / (shape[-2] + shape[-1])) ** 0.5
+    return nn.Parameter(torch.empty(shape).normal_(0, std))
+
+
+def _check(num_fields, emb, heads, dims, keep, emb_out, channels, phi) -> None:
+    if num_fields < 2:
+        raise ValueError(f"num_fields must be at least 2, got {num_fields}")
+    for name, value in (("emb", emb), ("heads", heads), ("emb_out", emb_out)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    if not dims or min(dims) < 1:
+        raise ValueError(f"dims must be one or more widths of at least 1, got {tuple(dims)}")
+    if len(set(keep)) < len(keep) or not set(keep) <= set(range(1, len(dims))):
+        raise ValueError(f"keep must name levels in 1..{len(dims) - 1}, each once, got {keep}")
+    if phi not in PHI:
+        raise ValueError(f"phi must be one of {', '.join(PHI)}, not {phi!r}")
