@@ -48,9 +48,7 @@ def folder(log, peer, tmp_path_factory):
 
 
 def theirs(peer, name):
-    if name == "DCNv2":
-        return peer.DCNv2(SCHEMA, training.DIM, training.LR, training.CROSSES, training.DCN_WIDTHS)
-    return peer.DeepFM(SCHEMA, training.DIM, training.LR, training.FM_WIDTHS)
+    return getattr(peer, name)(SCHEMA, **training.settings(name, SCHEMA))
 
 
 @pytest.mark.parametrize("name", training.MODELS)
@@ -62,7 +60,7 @@ def test_both_sides_are_the_same_function(peer, log, folder, name):
             p.normal_(0, 0.5)
     peer.copy_weights(ours, other)
     assert len({sum(p.numel() for p in m.parameters()) for m in (ours, other)}) == 1
-    want = ours(log.test.take(slice(None))).sigmoid().double()
+    want = ours.eval()(log.test.take(slice(None))).sigmoid().double()
     found = torch.from_numpy(other.predict(peer.loader(SCHEMA, folder, "test", 128)))
     assert want.std() > 0.02  # two thousand times the tolerance
     torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
@@ -164,9 +162,9 @@ FOUND = {
 
 def test_training_has_a_line_a_model():
     lines = training.markdown(FOUND).splitlines()
-    assert lines[2] == "| DCNv2 | 12,346 | 4,000 | 3.1 (2.9–3.2) | 0.7123 | 0.7120 |"
-    assert lines[3].startswith("| DeepFM |")
-    assert {line.count("|") for line in lines[:4]} == {7}
+    assert lines[2] == "| LR | 12,346 | 4,000 | 3.1 (2.9–3.2) | 0.7123 | 0.7120 |"
+    assert lines[7].startswith("| MaskNet |")
+    assert {line.count("|") for line in lines[:8]} == {7}
 
 
 def test_one_pair_of_both_models(peer, log, monkeypatch):
@@ -235,7 +233,7 @@ def test_an_unknown_part_is_refused():
 
 def test_profile_lists_the_costly_operators(log, capsys):
     assert profile.model_name("deepfm") == "DeepFM"
-    with pytest.raises(ValueError, match="DCNv2, DeepFM"):
+    with pytest.raises(ValueError, match="LR, FM, DeepFM, DCNv2"):
         profile.model_name("resnet")
     threads = torch.get_num_threads()
     try:

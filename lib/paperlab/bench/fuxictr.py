@@ -1,7 +1,7 @@
 """FuxiCTR's side of the bench: its layers, its loader, its training loop (needs ``.[bench]``).
 
-The wheel has layers and the base model, but not the models of its zoo, so DCNv2 and DeepFM are put
-together here from its own layers. Its loop and optimiser run as they are: only the evaluation and
+The wheel has layers and the base model, but not the models of its zoo, so the models are put
+together here from its own layers and PyTorch's. Its loop and optimiser run as they are: only the evaluation and
 the checkpoint at the end of an epoch are left out, since training alone is timed. Of its loaders we
 take the one that holds all rows in memory; the others stream them from npz blocks or through Ray.
 """
@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders.npz_dataloader import NpzDataLoader
-from fuxictr.pytorch.layers import CrossNetV2, FactorizationMachine, FeatureEmbedding, MLP_Block
+from fuxictr.pytorch.layers import (
+    CrossNetV2,
+    FactorizationMachine,
+    FeatureEmbedding,
+    LogisticRegression,
+    MLP_Block,
+)
 from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
@@ -24,15 +30,19 @@ from .. import metrics
 from ..data.schema import Schema
 from ..data.store import SPLITS, Log, Split
 from ..nn import ClickModel
+from ..nn import FeatureEmbedding as FusedEmbedding
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
 class Peer(BaseModel):
-    """What both models share. ``forward`` takes a batch of the loader: a dict of columns (B,)."""
+    """What the models share: the arguments are those of ours, `forward` takes a dict of columns (B,).
 
-    def __init__(self, schema: Schema, dim: int):
+    dim: None for a model without field vectors.
+    """
+
+    def __init__(self, schema: Schema, dim: int | None):
         super().__init__(
             feature_map(schema),
             verbose=0,
@@ -40,12 +50,16 @@ class Peer(BaseModel):
             metrics=["AUC"],
             reduce_lr_on_plateau=False,
         )
-        self.embedding = FeatureEmbedding(self.feature_map, dim)
-        self.width = self.feature_map.num_fields * dim
+        if dim is not None:
+            self.embedding = FeatureEmbedding(self.feature_map, dim)
+            self.width = self.feature_map.num_fields * dim
 
     def ready(self, lr: float) -> None:
         self.compile("adam", "binary_crossentropy", lr)
         self.reset_parameters()
+
+    def answer(self, logit: Float[Tensor, "B 1"]) -> dict[str, Float[Tensor, "B 1"]]:
+        return {"y_pred": self.output_activation(logit)}
 
     def eval_step(self) -> None:
         """Not during training: the bench scores the test part itself, untimed."""
@@ -54,26 +68,31 @@ class Peer(BaseModel):
         """Nothing to load: without ``eval_step`` there is no checkpoint."""
 
 
-class DCNv2(Peer):
-    """Parallel: Linear on [x_L; dnn]."""
-
-    def __init__(self, schema: Schema, dim: int, lr: float, crosses: int, widths: list[int]):
-        super().__init__(schema, dim)
-        self.cross = CrossNetV2(self.width, crosses)
-        self.dnn = MLP_Block(self.width, hidden_units=widths)
-        self.out = nn.Linear(self.width + widths[-1], 1)
+class LR(Peer):
+    def __init__(self, schema: Schema, lr: float):
+        super().__init__(schema, None)
+        self.lr = LogisticRegression(self.feature_map)
         self.ready(lr)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
-        x = self.embedding(self.get_inputs(inputs), flatten_emb=True)
-        logit = self.out(torch.cat([self.cross(x), self.dnn(x)], dim=1))
-        return {"y_pred": self.output_activation(logit)}
+        return self.answer(self.lr(self.get_inputs(inputs)))
+
+
+class FM(Peer):
+    def __init__(self, schema: Schema, lr: float, dim: int):
+        super().__init__(schema, dim)
+        self.fm = FactorizationMachine(self.feature_map)
+        self.ready(lr)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
+        columns = self.get_inputs(inputs)
+        return self.answer(self.fm(columns, self.embedding(columns)))
 
 
 class DeepFM(Peer):
     """FM + DNN on the shared embeddings."""
 
-    def __init__(self, schema: Schema, dim: int, lr: float, widths: list[int]):
+    def __init__(self, schema: Schema, lr: float, dim: int, widths: list[int]):
         super().__init__(schema, dim)
         self.fm = FactorizationMachine(self.feature_map)
         self.dnn = MLP_Block(self.width, hidden_units=widths, output_dim=1)
@@ -82,8 +101,92 @@ class DeepFM(Peer):
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
         columns = self.get_inputs(inputs)
         x = self.embedding(columns)
-        logit = self.fm(columns, x) + self.dnn(x.flatten(1))
-        return {"y_pred": self.output_activation(logit)}
+        return self.answer(self.fm(columns, x) + self.dnn(x.flatten(1)))
+
+
+class DCNv2(Peer):
+    """Parallel: Linear on [x_L; dnn]."""
+
+    def __init__(self, schema: Schema, lr: float, dim: int, crosses: int, widths: list[int]):
+        super().__init__(schema, dim)
+        self.cross = CrossNetV2(self.width, crosses)
+        self.dnn = MLP_Block(self.width, hidden_units=widths)
+        self.out = nn.Linear(self.width + widths[-1], 1)
+        self.ready(lr)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
+        x = self.embedding(self.get_inputs(inputs), flatten_emb=True)
+        return self.answer(self.out(torch.cat([self.cross(x), self.dnn(x)], dim=1)))
+
+
+class MaskNet(Peer):
+    """Serial: masked blocks in a chain, a LayerNorm a field before the first."""
+
+    def __init__(self, schema: Schema, lr: float, dim: int, widths: list[int], ratio: float):
+        super().__init__(schema, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in schema.fields)
+        ins = [self.width, *widths[:-1]]
+        self.masks = nn.ModuleList(
+            MLP_Block(self.width, hidden_units=[int(ratio * n)], output_dim=n) for n in ins
+        )
+        self.hidden = nn.ModuleList(
+            nn.Sequential(nn.Linear(n, m, bias=False), nn.LayerNorm(m), nn.ReLU())
+            for n, m in zip(ins, widths, strict=True)
+        )
+        self.out = nn.Linear(widths[-1], 1)
+        self.ready(lr)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
+        fields = self.embedding(self.get_inputs(inputs))
+        e = fields.flatten(1)
+        v = torch.cat([n(x) for n, x in zip(self.norms, fields.unbind(1), strict=True)], dim=1)
+        for mask, hidden in zip(self.masks, self.hidden, strict=True):
+            v = hidden(mask(e) * v)
+        return self.answer(self.out(v))
+
+
+class FinalMLP(Peer):
+    """Two gated streams and a bilinear form of ``heads`` chunks, as two products, as in its zoo."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        lr: float,
+        dim: int,
+        widths: list[list[int]],
+        heads: int,
+        contexts: list[list[str]],
+        gate_hidden: int,
+    ):
+        super().__init__(schema, dim)
+        self.streams = nn.ModuleList(
+            MLP_Block(self.width, hidden_units=w, batch_norm=True) for w in widths
+        )
+        d1, d2 = (w[-1] for w in widths)
+        self.w1, self.w2 = nn.Linear(d1, 1), nn.Linear(d2, 1)
+        self.W = nn.Parameter(torch.empty(heads, d1 // heads, d2 // heads))
+        self.gate_embeddings = nn.ModuleList(
+            FeatureEmbedding(self.feature_map, dim, required_feature_columns=names)
+            for names in contexts
+        )
+        self.gates = nn.ModuleList(
+            MLP_Block(len(names) * dim, hidden_units=[gate_hidden], output_dim=self.width)
+            for names in contexts
+        )
+        self.ready(lr)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Float[Tensor, "B 1"]]:
+        columns = self.get_inputs(inputs)
+        e = self.embedding(columns, flatten_emb=True)
+        o1, o2 = (
+            stream(2 * gate(embed(columns, flatten_emb=True)).sigmoid() * e)
+            for stream, gate, embed in zip(
+                self.streams, self.gates, self.gate_embeddings, strict=True
+            )
+        )
+        heads, h1, h2 = self.W.shape
+        chunks = o1.view(-1, heads, 1, h1) @ self.W @ o2.view(-1, heads, h2, 1)
+        return self.answer(self.w1(o1) + self.w2(o2) + chunks.sum((1, 2)))
 
 
 def feature_map(schema: Schema) -> FeatureMap:
@@ -129,9 +232,9 @@ def loader(
 def copy_weights(ours: ClickModel, theirs: Peer) -> None:
     """Make both the same function: Linears in order of shape and place, tables field by field.
 
-    DeepFM here holds the first-order weights in column 0 of its one table, and there in tables of
-    width 1. Its bias starts at 0 on both sides and is left alone.
-    Raises ValueError when the Linears or the widths of the tables differ.
+    LR, FM and DeepFM here hold the first-order weights in column 0 of their one table, and there in
+    tables of width 1. Biases outside Linears and norms start alike on both sides and are left alone.
+    Raises ValueError when the Linears or the tables differ.
     """
     mine, peers = _linears(ours), _linears(theirs)
     shapes = [[tuple(m.weight.shape) for m in side] for side in (mine, peers)]
@@ -139,18 +242,30 @@ def copy_weights(ours: ClickModel, theirs: Peer) -> None:
         raise ValueError(f"not the same model: Linears {shapes[0]} here, {shapes[1]} in FuxiCTR")
     for a, b in zip(mine, peers, strict=True):
         b.load_state_dict(a.state_dict())
-    schema, embed = ours.schema, ours.embed
-    tables = sorted((m for m in theirs.modules() if isinstance(m, FeatureEmbedding)), key=_width)
-    widths = [_width(t) for t in tables]
-    if sum(widths) != embed.table.embedding_dim:
+    if isinstance(theirs, FinalMLP):
+        theirs.W.copy_(ours.fusion.W)
+    embeds = [m for m in ours.modules() if isinstance(m, FusedEmbedding)]
+    tables = [m for m in theirs.modules() if isinstance(m, FeatureEmbedding)]
+    groups = [sorted(tables, key=_width)] if len(embeds) == 1 else [[t] for t in tables]
+    widths = [sum(map(_width, group)) for group in groups]
+    if widths != [e.dim for e in embeds]:
         raise ValueError(
-            f"not the same model: tables of {embed.table.embedding_dim} columns here, "
-            f"of {widths} in FuxiCTR"
+            f"not the same model: tables of {[e.dim for e in embeds]} columns here, "
+            f"of {[list(map(_width, g)) for g in groups]} in FuxiCTR"
         )
-    parts = embed.table.weight.split([f.size for f in schema.categorical])
-    if schema.numeric:
+    for embed, group in zip(embeds, groups, strict=True):
+        _copy_tables(ours.schema, embed, group)
+
+
+def _copy_tables(schema: Schema, embed: FusedEmbedding, tables: list[FeatureEmbedding]) -> None:
+    """The columns of one embedding here to one or several tables there."""
+    known = tables[0].embedding_layer.embedding_layers
+    fields = [f for f in (*schema.categorical, *schema.numeric) if f.name in known]
+    parts = embed.table.weight.split([f.size for f in fields if f.kind == "categorical"])
+    if embed.numeric is not None:
         parts += embed.numeric.split(1)
-    for f, part in zip((*schema.categorical, *schema.numeric), parts, strict=True):
+    widths = [_width(t) for t in tables]
+    for f, part in zip(fields, parts, strict=True):
         for table, columns in zip(tables, part.split(widths, dim=1), strict=True):
             weight = table.embedding_layer.embedding_layers[f.name].weight
             weight.copy_(columns.t() if f.kind == "numeric" else columns)

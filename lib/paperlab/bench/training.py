@@ -22,9 +22,8 @@ from ..data.schema import Schema
 from ..data.store import open_store, save
 from ..nn import ClickModel
 
-MODELS = ("DCNv2", "DeepFM")
+MODELS = ("LR", "FM", "DeepFM", "DCNv2", "FinalMLP", "MaskNet")
 DIM, LR, BATCH_SIZE, THREADS = 16, 1e-3, 4096, 2
-CROSSES, DCN_WIDTHS, FM_WIDTHS = 3, [400, 400, 400], [64, 32]
 PAIRS, ROWS, IDS = 5, 400_000, 1_090_000
 TITLES = ("model", "ours, samples/s", "FuxiCTR, samples/s", "ratio", "AUC ours", "AUC FuxiCTR")
 OPENMP_SPIN = "300000"  # libgomp's own default, which paperlab changes for itself
@@ -74,14 +73,32 @@ def markdown(found: dict) -> str:
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", about])
 
 
+def settings(name: str, schema: Schema) -> dict:
+    """Arguments of a model, the same on both sides: BARS's sizes on Criteo, without dropout."""
+    names = [f.name for f in schema.fields]
+    deep = [400, 400, 400]
+    return {"lr": LR} | {
+        "LR": {},
+        "FM": {"dim": DIM},
+        "DeepFM": {"dim": DIM, "widths": [64, 32]},
+        "DCNv2": {"dim": DIM, "crosses": 3, "widths": deep},
+        "FinalMLP": {
+            "dim": DIM,
+            "widths": [deep, [1000]],
+            "heads": 200,
+            "contexts": [names[: len(names) // 3], names[len(names) // 2 :][:1]],
+            "gate_hidden": 800,
+        },
+        "MaskNet": {"dim": DIM, "widths": deep, "ratio": 0.2},
+    }[name]
+
+
 def build(name: str, schema: Schema, seed: int) -> ClickModel:
     """Our side of a model, at the sizes of the bench."""
     from .. import ctr
 
     torch.manual_seed(seed)
-    if name == "DCNv2":
-        return ctr.DCNv2(schema, DIM, crosses=CROSSES, widths=DCN_WIDTHS, lr=LR)
-    return ctr.DeepFM(schema, DIM, widths=FM_WIDTHS, lr=LR)
+    return getattr(ctr, name)(schema, **settings(name, schema))
 
 
 def compare(name: str, folder: str, pairs: int) -> dict:
@@ -117,10 +134,7 @@ def train_theirs(name: str, folder: str, seed: int, workers: int) -> dict[str, f
     torch.set_num_threads(THREADS)
     log = open_store(Path(folder))
     ours = build(name, log.schema, seed)
-    if name == "DCNv2":
-        theirs = peer.DCNv2(log.schema, DIM, LR, CROSSES, DCN_WIDTHS)
-    else:
-        theirs = peer.DeepFM(log.schema, DIM, LR, FM_WIDTHS)
+    theirs = getattr(peer, name)(log.schema, **settings(name, log.schema))
     return peer.train(ours, theirs, log, Path(folder), BATCH_SIZE, workers)
 
 
