@@ -112,6 +112,19 @@ def test_simpo_has_no_reference():
     torch.testing.assert_close(found["own_chosen"], mean[:8])
 
 
+def test_sampo_is_judged_by_the_mean_over_its_draws():
+    module = moved("sampo")
+    first, second = (module.rewards(pairs().loader(8)) for _ in range(2))
+    torch.testing.assert_close(first["own_chosen"], second["own_chosen"])
+    torch.manual_seed(0)
+    batch = whole(pairs())
+    drawn = torch.stack([module.sums(batch).own.detach() for _ in range(3000)])
+    mean = torch.cat([first["own_chosen"], first["own_rejected"]])
+    error = drawn.std(0) / len(drawn) ** 0.5
+    assert error.max() > 0
+    assert ((drawn.mean(0) - mean).abs() <= 5 * error + 1e-6).all()
+
+
 @pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "simpo")])
 def test_every_loss_trains(kind):
     module = moved(kind=kind)

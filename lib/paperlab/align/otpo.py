@@ -15,7 +15,7 @@ The paper's full text was not at hand: the constants, the solver's form and the 
 the authors' released trainer, read and written anew. Ours: the batched solver, the count of steps
 from the contraction, ``cost_norm`` other than ``released`` (where prompt and padding enter the
 largest distance as zero vectors), ``representation="token"``, the default reg of 0.1 (the authors
-run Llama-3-8B at 1.0, where the weights are nearly uniform).
+run Llama-3-8B at 1.0, where the weights of random states are nearly uniform).
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def token_weights(
 ) -> TokenWeights:
     """OTPO's weights of the tokens where the masks are True; no gradient flows through them.
 
+    Computed in float32 or better under autocast, too: a plan is a fixed point of many products.
+
     hidden: the state that stands for each token, see `token_states`. reg, reg_m > 0: weights of the
         entropy and of the marginals' KL, in units of the normalised cost.
     cost_norm: what distances are divided by: the largest between two tokens of the pair
@@ -67,7 +69,7 @@ def token_weights(
     """
     if not (mask_chosen.any(1).all() and mask_rejected.any(1).all()):
         raise ValueError("mask_chosen and mask_rejected need a token in every response")
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(hidden_chosen.device.type, enabled=False):
         part_c, part_r = _used(mask_chosen), _used(mask_rejected)
         a, b = mask_chosen[:, part_c], mask_rejected[:, part_r]
         cost = transport_cost(

@@ -126,8 +126,11 @@ class PreferenceTuning(Tuning):
         unweighted = losses.preference_metrics(*plain.chunk(2), self.beta)
         return pair, seen | {f"unweighted/{k}": v for k, v in unweighted.items()}
 
-    def sums(self, batch: PairBatch | Referred) -> Sums:
-        """One forward pass: what the loss compares, and what it would be without weights."""
+    def sums(self, batch: PairBatch | Referred, expected: bool = False) -> Sums:
+        """One forward pass: what the loss compares, and what it would be without weights.
+
+        expected: SamPO's sums in the mean over its draws, which is the uniform budget's.
+        """
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
         ids, attention, mask, _ = referred.pairs
         out = self.policy(ids, padding(attention))
@@ -135,6 +138,8 @@ class PreferenceTuning(Tuning):
         weights, seen = referred.weights, {}
         if weights is None:
             weights, seen = self.weigh(out.hidden, mask)
+        if expected and self.weighting == "sampo":
+            weights = torch.cat(otpo.uniform_weights(*mask.chunk(2)))
         reference = None if self.kind == "simpo" else referred.logps
         own = losses.sequence_logratio(logps, reference, mask, weights)
         plain = losses.sequence_logratio(logps.detach(), reference, mask)
@@ -237,14 +242,15 @@ class PreferenceTuning(Tuning):
         """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the loader's order, on the CPU.
 
         Keys ``chosen`` and ``rejected``; ``own_chosen``, ``own_rejected``: with the method's weights
-        (SimPO: the mean), what it was trained on; ``logp_chosen``, ``logp_rejected``: sums of log pi.
+        (SimPO: the mean; SamPO: the mean over draws), what it was trained on; ``logp_chosen``,
+        ``logp_rejected``: sums of log pi.
         The implicit reward is beta s; s itself compares models tuned with different betas.
         """
         found, training = [], self.policy.training
         self.policy.eval()
         device = next(self.policy.parameters()).device
         for batch in loader:
-            own, plain, total, n, _ = self.sums(_to(batch, device))
+            own, plain, total, n, _ = self.sums(_to(batch, device), expected=True)
             own = own / n if self.kind == "simpo" else own
             found.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())
         self.policy.train(training)
