@@ -1,9 +1,12 @@
 """Columns, joins, returns and counting, from logs of pairs."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from paperlab.rl import pairs
+from paperlab.rl.baselines import DQN
 from paperlab.rl.envs import FunnelModel
 from paperlab.rl.offline import Lookup
 
@@ -35,6 +38,21 @@ def test_columns_say_what_the_log_says(kind):
         np.testing.assert_array_equal(found["lost"], LOG["done"])
     timed = pairs.columns(LOG, "exact", 0.99, kind)["discount"]
     np.testing.assert_allclose(timed, 0.99 ** LOG["gap"].astype(float), rtol=1e-5)
+
+
+def test_a_network_of_distinct_states_is_the_same_network():
+    torch.manual_seed(0)
+    plain = DQN(8, 3, widths=(16,))
+    once = copy.deepcopy(plain)
+    once.net, once.slow.copy = pairs.Distinct(once.net), pairs.Distinct(once.slow.copy)
+    assert once.count_parameters() == plain.count_parameters()
+    rows = torch.arange(256)
+    for agent, kind in ((plain, Lookup), (once, pairs.States)):
+        batch = {k: v[rows] for k, v in pairs.columns(LOG, kind=kind).items()}
+        agent.loss(batch, 0).backward()
+    for a, b in zip(plain.net.parameters(), once.net.parameters(), strict=True):
+        assert a.grad.any()
+        torch.testing.assert_close(a.grad, b.grad)
 
 
 def test_previous_is_the_exact_join_by_hand():

@@ -149,6 +149,35 @@ def test_stop_gradients():
     assert moved(agent, "actor", batch) == {"actor"}
 
 
+def test_gradients_are_those_of_finite_differences():
+    """Along a random direction, in double precision, for what a term moves; running scales held."""
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch_of(128).items()}
+    heads = dict.fromkeys(("click", "follow", "gift", "amount", "survival"), ("rates", "towers"))
+    split = {"td": ("values",), **heads, "actor": ("actor",)}
+    for agent, terms in (
+        (agent_of(survival=True), split),  # learned rewards and the teacher pass no gradient
+        (agent_of(supervision="auxiliary"), {"td": ("values", "towers")}),
+    ):
+        agent.double().eval()
+        parts = {k: getattr(agent.net, k) for k in ("rates", "values", "towers")}
+        parts["actor"] = agent.actor
+        for term, names in terms.items():
+            weights = [w for name in names for w in parts[name].parameters()]
+            along = [torch.randn_like(w) for w in weights]
+            agent.zero_grad()
+            agent.losses(batch)[term].backward()
+            pairs_of = zip(weights, along, strict=True)
+            slope = sum((w.grad * v).sum() for w, v in pairs_of if w.grad is not None).item()
+            sides = []
+            for step in (1e-6, -2e-6, 1e-6):  # there, to the other side, and back
+                with torch.no_grad():
+                    for w, v in zip(weights, along, strict=True):
+                        w += step * v
+                    sides.append(agent.losses(batch)[term].item())
+            assert slope == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-5), term
+            assert abs(slope) > 1e-4
+
+
 def test_supervision_decides_which_terms_there_are():
     batch = batch_of()
     for supervision in SUPERVISION:
@@ -248,17 +277,22 @@ def test_parts_of_a_batch_have_the_loss_of_the_whole():
 
 def train(agent, log, steps, next_state="exact", **how):
     columns = pairs.columns(log, next_state, how.pop("time_discount", None))
-    offline.fit(agent, columns, steps=steps, batch_size=4096, gradient_clip_val=1.0, **how)
+    how |= {"batch_size": 4096, "gradient_clip_val": 1.0, "decay": True}
+    offline.fit(agent, columns, steps=steps, **how)
     return agent.q({"obs": STATES}).detach().numpy().T.reshape(-1, 4, 4)
 
 
 @pytest.mark.parametrize("case", ["forgets", "loses", "discounts in time"])
 def test_with_one_action_q_is_the_policys_value(case):
-    """One action, no rare events: LIV must be the linear solve's value."""
+    """One action, no rare events: LIV must be the linear solve's value, within 3 % of its spread.
+
+    Not closer, and not at the default discount of .95: the twins' smaller value, bootstrapped, ends
+    some per cent too low there, and more steps do not mend it.
+    """
     options = {"gift": (-4.0, -3.0, -2.0, -1.0), "gift_means": (1.0,) * 4, "gift_sigma": 0.0}
     options |= {"boost_effects": (0.0,), "boost_costs": (0.0,), "irritation": (0.0,)}
     options |= {
-        "forgets": {"discount": 0.6, "forgetting": 0.05},
+        "forgets": {"discount": 0.9, "forgetting": 0.05},
         "loses": {"discount": 0.6, "lost_after": 15},
         "discounts in time": {"time_discount": 0.95, "forgetting": 0.05},
     }[case]
@@ -266,14 +300,14 @@ def test_with_one_action_q_is_the_policys_value(case):
     log = model.log_dataset(0, 400_000, 0, start=(0.25,) * 4)
     torch.manual_seed(0)
     how = {"gamma": model.time_discount or model.discount, "survival": lost, "follower": (6, 7)}
-    agent = RLIVUA(8, costs=(0.0,), lr=0.01, tau=0.05, bottom=(32, 32), heads=(32,), **how)
+    agent = RLIVUA(8, costs=(0.0,), lr=0.01, tau=0.25, bottom=(32, 32), heads=(32,), **how)
     # the log of a lost pair says nothing at training time: the survival head has to
     next_state = "post_update" if lost else "exact"
     found = train(agent, log, 350, next_state, time_discount=model.time_discount)[0]
     want = model.exact_values(0).total
     visits = np.bincount(log["state"], minlength=16).reshape(4, 4) / len(log["state"])
     error, spread = (np.sqrt((visits * x**2).sum()) for x in (found - want, want - want.mean()))
-    assert error < 0.04 * spread
+    assert error < 0.03 * spread
     wrong = model.exact_values(0, "post_update").total  # forgets nothing, loses nobody
     assert np.sqrt((visits * (wrong - want) ** 2).sum()) > 0.06 * spread
 
@@ -281,29 +315,34 @@ def test_with_one_action_q_is_the_policys_value(case):
 def test_without_a_future_it_is_the_myopic_ranker():
     model = FunnelModel(gift_sigma=0.0)
     log = model.log_dataset("uniform", 400_000, 1, start=(0.25,) * 4)
-    agent = agent_of(gamma=0.0, lr=0.01, bottom=(32, 32), heads=(32,))
-    agent.slow.tau = 0.1
+    agent = agent_of(gamma=0.0, lr=0.01, bottom=(32, 32), heads=(32,), tau=0.25)
     q = train(agent, log, 200)
     found = agent.slow(STATES)
     torch.testing.assert_close(found.q[0], found.reward)  # Q = sg[r]
     want = model.rewards().reshape(3, 4, 4)
     visits = np.bincount(log["state"], minlength=16).reshape(4, 4) / len(log["state"])
     error, spread = (np.sqrt((visits * x**2).sum()) for x in (q - want, want - want.mean()))
-    assert error < 0.15 * spread
-    worth = model.exact_values(q.argmax(0)).new_pair
-    assert worth < 2.40 and worth == pytest.approx(2.280584, abs=0.09)
+    assert error < 0.08 * spread
+    ranked = np.sort(want, 0)
+    clear = ranked[-1] - ranked[-2] > 0.009  # elsewhere a wrong action costs hardly anything
+    assert clear.sum() == 11 and len(np.unique(want.argmax(0)[clear])) == 2
+    np.testing.assert_array_equal(q.argmax(0)[clear], want.argmax(0)[clear])
 
 
 def test_it_learns_a_policy_near_the_optimum_and_the_actor_copies_it():
     model = FunnelModel()
     log = model.log_dataset("uniform", 400_000, 2)
     torch.manual_seed(0)
-    agent = RLIVUA(8, lr=0.01, tau=0.05, bottom=(64, 64), heads=(32,), follower=(6, 7))
-    q = train(agent, log, 350)
-    worth = model.exact_values(q.argmax(0)).new_pair / model.optimal()[1].new_pair
-    assert worth > 0.93  # myopic: .875, never: .870, uniform: .842
-    served = agent.policy({"obs": STATES}).argmax(1).numpy()
-    assert model.exact_values(served).new_pair / model.optimal()[1].new_pair > 0.84
+    agent = RLIVUA(8, lr=0.01, tau=0.25, bottom=(64, 64), heads=(32,), follower=(6, 7))
+    greedy = train(agent, log, 350).argmax(0)
+    served = agent.policy({"obs": STATES}).argmax(1).numpy().reshape(4, 4)
+    worth, copied = (
+        model.exact_values(a).new_pair / model.optimal()[1].new_pair for a in (greedy, served)
+    )
+    assert worth > 0.95  # myopic: .875, never: .870, uniform: .842
+    assert copied > 0.90 and abs(copied - worth) < 0.05
+    visits = np.bincount(log["state"], minlength=16).reshape(4, 4) / len(log["state"])
+    assert (visits * (served == greedy)).sum() > 0.6
 
 
 def test_same_seed_same_agent():

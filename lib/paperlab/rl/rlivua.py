@@ -263,7 +263,7 @@ class RLIVUA(OfflineAgent):
         """sum_k lambda_k sum_j H(y_k - Q_kj), lambda_k = 1 / the running variance of y_k."""
         reward = logged(found.reward).detach()
         if self.sampled_reward:
-            reward = torch.stack([batch[task].float() for task in TASKS])
+            reward = torch.stack([batch[task].to(reward) for task in TASKS])
         y = reward + self.targets(batch, logged(found.survival))
         self._track(slice(3), y.var(1))
         error = (y - logged(found.q)) / self.spread[:3, None].sqrt()
@@ -274,9 +274,9 @@ class RLIVUA(OfflineAgent):
     def _supervised(self, found: Estimates, batch, logged: Callable, may_follow) -> dict:
         """Each rate on ALL exposures it can be seen on, through the funnel's products."""
         click = logged(found.click)
-        terms = {"click": F.binary_cross_entropy_with_logits(click, batch["click"].float())}
-        gave = (batch["gift"] > 0).float()
-        for name, happened in (("follow", batch["follow"].float()), ("gift", gave)):
+        terms = {"click": F.binary_cross_entropy_with_logits(click, batch["click"].to(click))}
+        gave = (batch["gift"] > 0).to(click)
+        for name, happened in (("follow", batch["follow"].to(click)), ("gift", gave)):
             logit = logged(getattr(found, name))
             yes = F.logsigmoid(click) + F.logsigmoid(logit)  # log(p_c p)
             no = torch.logaddexp(F.logsigmoid(-click), F.logsigmoid(click) + F.logsigmoid(-logit))
