@@ -303,6 +303,16 @@ def test_the_committed_golden_cases_are_those_of_the_library():
     assert {c["kind"] for c in kept["pairs"]} == set(LOSSES)
 
 
+def test_golden_inputs_are_possible():
+    """A log-probability is at most 0: of the policy, and of the reference that a log-ratio implies."""
+    for case in PAIRS:
+        if case["kind"] == "simpo":
+            assert max(case["chosen"] + case["rejected"]) < 0
+        if "logp_chosen" in case:
+            logp, ratio = f64(*case["logp_chosen"]), f64(*case["chosen"])
+            assert (logp < 0).all() and (logp - ratio <= 0).all()
+
+
 @pytest.mark.parametrize("case", PAIRS, ids=lambda c: f"{c['kind']}-{c['options']}")
 def test_golden_values_and_gradients_by_five_hundred_digits(case):
     """Also the limits: the last two pairs stand at beta Delta = +-1e3 (and further, at beta .5)."""
@@ -455,10 +465,17 @@ def test_a_mean_over_all_tokens_does_not_accumulate_and_ours_does():
         return total / len(batches)
 
     chunks = [padded(ROWS[k : k + 16] + ROWS[64 + k : 80 + k]) for k in range(0, 64, 16)]
-    assert abs(token_mean(chunks) / token_mean([padded(ROWS)]) - 1) > 1e-4
+    whole = [padded(ROWS)]
+    assert abs(token_mean(chunks) / token_mean(whole) - 1) > 1e-4
+
+    def ours(batches):
+        return sum(bigram_loss(TABLE, *b, "rpo", REFERENCE) for b in batches) / len(batches)
+
+    assert ours(chunks).item() == pytest.approx(ours(whole).item(), rel=1e-13)
 
 
 def test_packed_rows_equal_padded_rows():
+    """The sums alone: a bigram's logits see one token, so that attention across rows is not tested."""
     ids, mask = padded(ROWS)
     padded_sums = sequence_logratio(token_logps(TABLE[ids], ids, mask), None, mask[:, 1:])
     flat = torch.tensor([t for p, r in ROWS for t in p + r])[None]

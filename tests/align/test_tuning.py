@@ -125,6 +125,15 @@ def test_sampo_is_judged_by_the_mean_over_its_draws():
     assert ((drawn.mean(0) - mean).abs() <= 5 * error + 1e-6).all()
 
 
+def test_metrics_of_tokens_are_those_of_the_policy():
+    module, batch = moved("otpo"), whole(pairs())
+    _, seen = module.compare(batch)
+    logits = module.policy(batch.ids).logits
+    expected = losses.token_metrics(logits, batch.ids, batch.mask)
+    assert {"entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy"} == set(expected)
+    assert all(torch.equal(seen[k], v) for k, v in expected.items())
+
+
 @pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "simpo")])
 def test_every_loss_trains(kind):
     module = moved(kind=kind)
@@ -253,6 +262,10 @@ def test_training_learns_the_labels_and_reports_them():
     assert all(
         len({*row} & {"loss", "rewards/accuracies", "logps/chosen"}) == 3 for row in done.history
     )
+    assert done.history[-1]["num_tokens"] == 15 * tokens
+    first, last = done.history[0], done.history[-1]
+    assert last["mean_token_accuracy"] > first["mean_token_accuracy"]
+    assert 0 < last["entropy"] < first["entropy"] < math.log(SYMBOLS + 2)
 
 
 def test_validation_and_a_logger(tmp_path):

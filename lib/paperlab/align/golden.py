@@ -30,6 +30,7 @@ LENGTHS = {
     "n_chosen": [5.0, 5.0, 3.0, 7.0, 20.0, 12.0, 9.0, 50.0, 60.0],
     "n_rejected": [4.0, 4.0, 6.0, 7.0, 10.0, 30.0, 8.0, 40.0, 50.0],
 }
+FLOOR = -150.0  # nats a token below SimPO's sums: log pi is never above 0
 LOGPS = {"logp_chosen": [-10.0, -12.0, -8.0, -21.0, -60.0, -30.0, -18.0, -150.0, -6000.0]}
 OPTIONS = {  # the defaults come first
     "cdpo": [{}, {"epsilon": 0.3}],
@@ -53,12 +54,18 @@ def pair_cases() -> list[dict]:
         takes = LOSSES[kind].__code__.co_varnames
         tensors = {k: v for k, v in (LENGTHS | LOGPS).items() if k in takes}
         for options in [*OPTIONS.get(kind, [{}]), {"beta": 0.5}]:
-            chosen, rejected = (_tensor(v).requires_grad_() for v in (CHOSEN, REJECTED))
+            chosen, rejected = (_tensor(v) for v in (CHOSEN, REJECTED))
+            if kind == "simpo":
+                chosen = chosen + FLOOR * _tensor(LENGTHS["n_chosen"])
+                rejected = rejected + FLOOR * _tensor(LENGTHS["n_rejected"])
+            inputs = {"chosen": chosen.tolist(), "rejected": rejected.tolist()}
+            chosen, rejected = chosen.requires_grad_(), rejected.requires_grad_()
             given = {k: _tensor(v) for k, v in tensors.items()}
             loss = preference_loss(kind, chosen, rejected, reduction="none", **given, **options)
             gradients = torch.autograd.grad(loss.sum(), (chosen, rejected))
             cases.append(
-                {"kind": kind, "options": options, "chosen": CHOSEN, "rejected": REJECTED}
+                {"kind": kind, "options": options}
+                | inputs
                 | tensors
                 | {"loss": loss.tolist()}
                 | {

@@ -373,11 +373,14 @@ def token_metrics(
     in nats, both sides together. mean_token_accuracy: chosen tokens that are the most likely one.
     """
     logits, ids, mask = logits[:, :-1], ids[:, 1:], mask[:, 1:].bool()
-    seen = logits[mask].float()  # (tokens, V)
-    sides = zip(SIDES, logits.chunk(2), mask.chunk(2), strict=True)
-    found = {f"logits/{n}": z[m].float().mean() for n, z, m in sides}
-    logp = seen.log_softmax(-1)
-    found["entropy"] = -(logp.exp() * logp).sum(-1).mean()
+    mean = logits.mean(-1, dtype=torch.float32)
+    sides = zip(SIDES, mean.chunk(2), mask.chunk(2), strict=True)
+    found = {f"logits/{n}": z[m].mean() for n, z, m in sides}
+    entropy = 0.0
+    for part in logits[mask].split(4096):  # a large vocabulary's softmax need not stand whole
+        logp = part.float().log_softmax(-1)
+        entropy = entropy - (logp.exp() * logp).sum()
+    found["entropy"] = entropy / mask.sum()
     first = len(ids) // 2
     right = logits[:first].argmax(-1) == ids[:first]
     return found | {"mean_token_accuracy": right[mask[:first]].float().mean()}

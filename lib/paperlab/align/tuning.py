@@ -44,12 +44,13 @@ class Referred(NamedTuple):
 
 class Sums(NamedTuple):
     """Sums over the responses of a batch, chosen first: of weighted log-ratios (or of log pi, where
-    there is no reference), of plain ones, of log pi, of tokens; and what there is to log."""
+    there is no reference), of plain ones, of log pi, of tokens; the logits; what there is to log."""
 
     own: Float[Tensor, " 2B"]
     plain: Float[Tensor, " 2B"]
     logp: Float[Tensor, " 2B"]
     n: Float[Tensor, " 2B"]
+    logits: Float[Tensor, "2B T V"]
     seen: dict[str, Tensor]
 
 
@@ -58,7 +59,8 @@ class PreferenceTuning(Tuning):
 
     weighting: ``dpo`` (1), ``uniform`` (equal budgets), ``sampo``, ``ld`` or ``otpo``.
     kind: of `losses.LOSSES`; ``simpo`` has no reference. beta and ``options`` (epsilon, gamma, lam,
-        ...) go to it. ``kto`` needs mismatched pairs and is not offered.
+        ...) go to it. ``kto`` needs mismatched pairs and is not offered; nor is WPO, a weight of the
+        pair rather than of tokens (`losses.wpo_weight`).
     ld_alpha: LD-DPO's weight in [0, 1] beyond the shorter length.
     reg, reg_m, cost_norm, budget, representation: OTPO's, see `paperlab.align.otpo`; budget is the
         uniform weighting's, too. weights_from: ``policy`` (the paper: weights move with it), or
@@ -99,7 +101,7 @@ class PreferenceTuning(Tuning):
         self.transport = dict(reg=reg, reg_m=reg_m, cost_norm=cost_norm, budget=budget)
         self.representation, self.weights_from = representation, weights_from
         self.adapted = hasattr(policy, "disable_adapter")  # peft: the reference is inside
-        self.reference = None
+        self.reference, self.tokens_seen = None, 0
         if not self.adapted and kind != "simpo":
             self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
 
@@ -110,10 +112,12 @@ class PreferenceTuning(Tuning):
 
         Metrics carry TRL's names and are of the weighted sums, as in the authors' code; those under
         ``unweighted/`` are of the plain sums, and comparable between weightings; SimPO's reward is
-        beta times the mean log pi. ``scaled_coeff`` is
-        the plan's mass over min(m, n).
+        beta times the mean log pi. ``scaled_coeff`` is the plan's mass over min(m, n). Those of
+        `losses.token_metrics` are there, too.
         """
-        own, plain, total, n, seen = self.sums(batch)
+        own, plain, total, n, logits, seen = self.sums(batch)
+        pairs = getattr(batch, "pairs", batch)
+        seen |= losses.token_metrics(logits, pairs.ids, pairs.mask)
         extra = {"n_chosen": n.chunk(2)[0], "n_rejected": n.chunk(2)[1]}
         extra["logp_chosen"] = total.chunk(2)[0]
         takes = inspect.signature(losses.LOSSES[self.kind]).parameters
@@ -144,7 +148,7 @@ class PreferenceTuning(Tuning):
         own = losses.sequence_logratio(logps, reference, mask, weights)
         plain = losses.sequence_logratio(logps.detach(), reference, mask)
         total = losses.sequence_logratio(logps, None, mask)
-        return Sums(own, plain, total, mask.sum(1).to(own.dtype), seen)
+        return Sums(own, plain, total, mask.sum(1).to(own.dtype), out.logits, seen)
 
     @torch.no_grad()
     def weigh(
@@ -167,8 +171,10 @@ class PreferenceTuning(Tuning):
         return None, {}
 
     def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> dict:
+        """Its metrics add ``num_tokens``: real tokens trained on so far, as TRL counts them."""
         loss, seen = self.compare(batch)
-        return self.report(loss.mean(), seen)
+        self.tokens_seen = self.tokens_seen + getattr(batch, "pairs", batch).attention.sum()
+        return self.report(loss.mean(), seen | {"num_tokens": self.tokens_seen.float()})
 
     def validation_step(self, batch: PairBatch | Referred, batch_idx: int) -> None:
         loss, seen = self.compare(batch)
@@ -250,7 +256,7 @@ class PreferenceTuning(Tuning):
         self.policy.eval()
         device = next(self.policy.parameters()).device
         for batch in loader:
-            own, plain, total, n, _ = self.sums(_to(batch, device), expected=True)
+            own, plain, total, n, *_ = self.sums(_to(batch, device), expected=True)
             own = own / n if self.kind == "simpo" else own
             found.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())
         self.policy.train(training)
