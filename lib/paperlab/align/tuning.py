@@ -107,17 +107,20 @@ class PreferenceTuning(Tuning):
 
     # one step ------------------------------------------------------------------------------------
 
-    def compare(self, batch: PairBatch | Referred) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
+    def compare(
+        self, batch: PairBatch | Referred, tokens: bool = False
+    ) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
         """Each pair's loss, and metrics of the batch.
 
         Metrics carry TRL's names and are of the weighted sums, as in the authors' code; those under
         ``unweighted/`` are of the plain sums, and comparable between weightings; SimPO's reward is
-        beta times the mean log pi. ``scaled_coeff`` is the plan's mass over min(m, n). Those of
-        `losses.token_metrics` are there, too.
+        beta times the mean log pi. ``scaled_coeff`` is the plan's mass over min(m, n).
+        tokens: with those of `losses.token_metrics`, which cost one more softmax of all logits.
         """
         own, plain, total, n, logits, seen = self.sums(batch)
-        pairs = getattr(batch, "pairs", batch)
-        seen |= losses.token_metrics(logits, pairs.ids, pairs.mask)
+        if tokens:
+            pairs = getattr(batch, "pairs", batch)
+            seen |= losses.token_metrics(logits, pairs.ids, pairs.mask)
         extra = {"n_chosen": n.chunk(2)[0], "n_rejected": n.chunk(2)[1]}
         extra["logp_chosen"] = total.chunk(2)[0]
         takes = inspect.signature(losses.LOSSES[self.kind]).parameters
@@ -171,13 +174,16 @@ class PreferenceTuning(Tuning):
         return None, {}
 
     def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> dict:
-        """Its metrics add ``num_tokens``: real tokens trained on so far, as TRL counts them."""
-        loss, seen = self.compare(batch)
+        """Its metrics add ``num_tokens``: real tokens trained on so far, as TRL counts them.
+
+        Metrics of tokens are taken where there is a logger, as in validation.
+        """
+        loss, seen = self.compare(batch, tokens=bool(self.trainer.loggers))
         self.tokens_seen = self.tokens_seen + getattr(batch, "pairs", batch).attention.sum()
         return self.report(loss.mean(), seen | {"num_tokens": self.tokens_seen.float()})
 
     def validation_step(self, batch: PairBatch | Referred, batch_idx: int) -> None:
-        loss, seen = self.compare(batch)
+        loss, seen = self.compare(batch, tokens=bool(self.trainer.loggers))
         seen = {f"eval_{k}": v for k, v in {"loss": loss.mean(), **seen}.items()}
         self.log_dict(seen, batch_size=len(loss))
 
