@@ -1,4 +1,4 @@
-"""The front door: list, run, results, data, figures, refresh, keep, bench."""
+"""The front door: list, run, sweep, results, data, figures, refresh, keep, bench."""
 
 from __future__ import annotations
 
@@ -36,19 +36,18 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
-def _pairs(items: list[str] | None) -> dict[str, str]:
-    """What --set says: NAME=VALUE, as text."""
+def _pairs(items: list[str] | None, option: str = "--set") -> dict[str, str]:
+    """What --set or --grid says: NAME=VALUE, as text."""
     found = {}
     for item in items or []:
         key, equals, value = item.partition("=")
         if not equals:
-            raise runs.BadInput(f"--set {item}: write --set NAME=VALUE")
+            raise runs.BadInput(f"{option} {item}: write {option} NAME=VALUE")
         found[key.strip()] = value.strip()
     return found
 
 
-def _print_table(title: str, columns: list[str], lines: list[list[str]]) -> None:
-    from rich.console import Console
+def _table(title: str, columns: list[str], lines: list[list[str]]):
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -56,7 +55,13 @@ def _print_table(title: str, columns: list[str], lines: list[list[str]]) -> None
         table.add_column(column, overflow="fold")
     for line in lines:
         table.add_row(*map(str, line))
-    Console().print(table)
+    return table
+
+
+def _print_table(title: str, columns: list[str], lines: list[list[str]]) -> None:
+    from rich.console import Console
+
+    Console().print(_table(title, columns, lines))
 
 
 @app.command("list")
@@ -82,6 +87,8 @@ def run(
 ) -> None:
     """Rerun a notebook with other parameters; ends with its verdict."""
     root = records.project_root()
+    if keep and (set_ or records.code_version(root)["dirty"]):  # before a long run, not after it
+        raise runs.BadInput("--keep takes a profile as it is, on code that is committed")
     try:
         folder = runs.run(runs.find(name, root), root, profile, _pairs(set_))
     except KeyboardInterrupt:
@@ -97,6 +104,92 @@ def run(
         print("no figures were drawn: install chromium, or set BROWSER_PATH to a Chrome")
     if keep:
         print(f"kept as {os.path.relpath(records.keep(folder, root))}")
+
+
+@app.command()
+def sweep(
+    name: Name,
+    grid: Annotated[
+        list[str], typer.Option("--grid", help="NAME=V1,V2 or NAME=FIRST..LAST, repeatable")
+    ],
+    profile: Annotated[
+        str, typer.Option(help="quick, or one of notebooks/profiles.yaml")
+    ] = "quick",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, for all runs")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes; half the cores, or one a GPU")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="tcp://host:port of a Dask cluster instead")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, start none")] = False,
+) -> None:
+    """Run the product of parameter values; the same command again goes on where it was stopped."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from . import sweep as sweeps
+
+    root = records.project_root()
+    if workers and scheduler:
+        raise runs.BadInput("--workers is for this machine; a --scheduler has workers of its own")
+    notebook = runs.find(name, root)
+    axes = [pair for item in grid for pair in _pairs([item], "--grid").items()]
+    points = sweeps.plan(notebook, profile, _pairs(set_), axes)
+    if dry_run:
+        found = {p.key: sweeps.finished(root, p.key) for p in points}
+        done = {key: folder for key, folder in found.items() if folder}
+        progress = sweeps.Progress(points, done, found=len(done))
+        _print_table(f"{notebook.stem}: nothing is started", *_sweep_rows(progress, root, points))
+        return
+    console = Console()
+    try:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            progress = sweeps.sweep(
+                notebook, root, profile, points, workers, scheduler,
+                lambda state: live.update(_watched(state, root), refresh=console.is_terminal),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise typer.Exit(
+            _fail("interrupted; the same command goes on with what is missing", 130)
+        ) from None
+    _print_table(_sweep_title(progress), *_sweep_rows(progress, root, points))
+    raise typer.Exit(1 if progress.failed else 0)
+
+
+def _sweep_title(progress) -> str:
+    done, failed = len(progress.done), len(progress.failed)
+    title = f"{done} done ({progress.found} of them before), {len(progress.running)} running, "
+    title += f"{failed} failed, {len(progress.points)} in all"
+    left = progress.left()
+    return title + (f"; about {left / 60:.0f} min left" if left else "")
+
+
+def _sweep_rows(progress, root: Path, points: list) -> tuple[list[str], list[list[str]]]:
+    """Columns and lines: what each run sets, where it stands, and its folder or its error."""
+    from .sweep import label
+
+    lines = []
+    for point in points:
+        if point.key in progress.done:
+            state, told = "done", os.path.relpath(progress.done[point.key])
+        elif point.key in progress.failed:
+            state, told = "failed", progress.failed[point.key]
+            log = root / f"data/runs/.sweep/{point.key}.log"
+            where = [*sorted((root / "data/runs").glob(f"*-{point.key}"))[-1:], log]
+            told += f" (see {' and '.join(os.path.relpath(w) for w in where if w.exists())})"
+        else:
+            state, told = ("running" if point.key in progress.running else "to do"), ""
+        lines.append([label(point), state, told])
+    return ["run", "state", "folder or error"], lines
+
+
+def _watched(progress, root: Path):
+    """The table that is seen meanwhile: at most twenty of the runs that run or failed."""
+    seen = [p for p in progress.points if p.key in progress.running | progress.failed.keys()]
+    return _table(_sweep_title(progress), *_sweep_rows(progress, root, seen[-20:]))
 
 
 @app.command("keep")

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import digest
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -91,13 +93,15 @@ def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
 
 
 def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
-    """A run's record before its kernel starts."""
+    """A run's record before its kernel starts. Its key says what is run: see `key`."""
+    code = digest.notebook(root / "notebooks" / f"{notebook}.ipynb")
     return {
         "notebook": notebook,
         "profile": profile,
         "parameters": _plain(parameters),
         "parameters_hash": fingerprint(parameters),
-        "code": code_version(root),
+        "key": key(notebook, code, parameters),
+        "code": code_version(root) | {"digest": code},
         "versions": _versions(),
         "machine": machine(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,14 +113,31 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
 
 
 def write(path: Path, record: dict) -> None:
-    """Write whole or not at all: a temporary name, flushed to disk, renamed."""
+    """A record as JSON, whole or not at all: see `replace`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, json.dumps(record, indent=1))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a temporary name, flushed to disk, renamed.
+
+    The name is flushed too, so that a power cut after the return finds the new file, one before it
+    the old one.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)  # what is left when the disk is full
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read(path: Path) -> dict | None:
@@ -215,6 +236,11 @@ def project_root(start: Path | None = None) -> Path:
 def fingerprint(parameters: dict) -> str:
     """A short hash of parameters, whatever their order."""
     return hashlib.sha256(json.dumps(_plain(parameters), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def key(notebook: str, code: str, parameters: dict) -> str:
+    """What makes two runs the same run: notebook, digest of the code, parameters."""
+    return fingerprint({"notebook": notebook, "code": code, "parameters": parameters})
 
 
 def code_version(root: Path) -> dict:

@@ -190,33 +190,43 @@ def settle(
         sources.insert(0, profiles[profile])
     for source in sources:
         for name, value in source.items():
-            match = next((n for n in known if n.lower() == str(name).lower()), None)
-            if match is None:
-                near = difflib.get_close_matches(str(name).lower(), known, 1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                raise BadInput(
-                    f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}"
-                )
-            chosen[match] = known[match].cast(value)
+            parameter = pick(known, name, slug)
+            chosen[parameter.name] = parameter.cast(value)
     return chosen
 
 
+def pick(known: dict[str, Parameter], name: str, slug: str) -> Parameter:
+    """The parameter of that name, in whatever case; raises BadInput with the nearest one."""
+    match = next((n for n in known if n.lower() == str(name).lower()), None)
+    if match is None:
+        near = difflib.get_close_matches(str(name).lower(), known, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise BadInput(f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}")
+    return known[match]
+
+
 def run(
-    notebook: Path, root: Path, profile: str = "quick", overrides: dict[str, str] | None = None
+    notebook: Path,
+    root: Path,
+    profile: str = "quick",
+    overrides: dict[str, Any] | None = None,
+    progress: bool = True,
 ) -> Path:
     """Execute a notebook into a new folder under data/runs; returns the folder.
 
-    It holds the executed notebook, record.json and the figures. Raises BadInput before a kernel
-    starts, RunFailed after a cell failed (the record says which), KeyboardInterrupt likewise.
+    It holds the executed notebook, record.json and the figures; its name ends with the record's key.
+    One run at a time in a process: the kernel finds the folder in the environment. Raises BadInput
+    before a kernel starts, RunFailed after a cell failed (the record says which), KeyboardInterrupt
+    likewise.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     parameters = settle(notebook, profile, overrides)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    folder = root / "data/runs" / f"{stamp}-{notebook.stem}-{profile}"
-    path, executed = folder / "record.json", folder / notebook.name
     record = records.begin(notebook.stem, profile, parameters, root)
+    folder = root / "data/runs" / f"{stamp}-{notebook.stem}-{profile}-{record['key']}"
+    path, executed = folder / "record.json", folder / notebook.name
     record["overrides"] = overrides or {}
     records.write(path, record)
     began, error = time.perf_counter(), None
@@ -225,7 +235,7 @@ def run(
     try:
         papermill.execute_notebook(
             notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
-            progress_bar={"desc": notebook.stem}, log_output=False,
+            progress_bar=progress and {"desc": notebook.stem}, log_output=False,
         )  # fmt: skip
     except PapermillExecutionError as problem:
         message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
@@ -247,7 +257,7 @@ def run(
     if error is None:
         book = json.loads(executed.read_text())
         drawn = plots.attach_pictures(book, folder, notebook.stem)
-        executed.write_text(json.dumps(book, indent=1, ensure_ascii=False))
+        records.replace(executed, json.dumps(book, indent=1, ensure_ascii=False))
         records.write(path, record | {"figures": [p.name for p in drawn]})
     if error is not None:
         if error["message"] == "interrupted":

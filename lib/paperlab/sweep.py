@@ -1,0 +1,274 @@
+"""Sweeps: the product of parameter values, a run each, through dask.distributed (ours).
+
+The same path for a few processes of this machine and for any Dask cluster whose workers see the
+project's folder under the same path. Every run is a folder under data/runs whose name ends with its
+key (notebook, code and parameters): a successful record of that key is never made twice, and a
+sweep that was killed goes on where the same command is given again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import digest, records, runs
+
+LARGEST = 10_000  # runs of one sweep
+_ALONE = threading.Lock()  # a process runs one notebook at a time: its folder is in the environment
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: the values that it sets, and the key of its record."""
+
+    values: dict[str, Any]
+    key: str
+
+
+@dataclass
+class Progress:
+    """How far a sweep is; ``done`` and ``failed`` are by key."""
+
+    points: list[Point]
+    done: dict[str, Path] = field(default_factory=dict)  # the run's folder
+    failed: dict[str, str] = field(default_factory=dict)  # one line
+    running: set[str] = field(default_factory=set)
+    found: int = 0  # of done: those that needed no run
+    workers: int = 0
+    seconds: list[float] = field(default_factory=list)  # of the runs that ended in this sweep
+
+    def left(self) -> float | None:
+        """Seconds until the end, if the runs to come last as long as those that ended; or None."""
+        to_come = len(self.points) - len(self.done) - len(self.failed)
+        if not self.seconds or not self.workers:
+            return None
+        return sum(self.seconds) / len(self.seconds) * -(-to_come // self.workers)
+
+
+def grid_values(parameter: runs.Parameter, text: str) -> list[Any]:
+    """The values that --grid NAME=TEXT gives a parameter: one run each, cast as --set casts them.
+
+    Commas separate runs; ``first..last`` is a run for each whole number. For a list parameter each
+    item is a list of one, ``0..2`` giving [0], [1] and [2]; a list of several stands in brackets,
+    ``[0,1],[2,3]``. Raises BadInput.
+    """
+    inside = parameter.type.removeprefix("list[").removesuffix("]")
+    single, several = replace(parameter, type=inside), replace(parameter, type=f"list[{inside}]")
+    as_list = inside != parameter.type
+    pieces = re.findall(r"\[[^\]]*\]|[^,]+", text) if as_list else text.split(",")
+    values = []
+    for piece in map(str.strip, pieces):
+        if as_list and piece.startswith("["):
+            values.append(parameter.cast(piece))
+            continue
+        span = inside == "int" and ".." in piece
+        found = several.cast(piece) if span else [single.cast(piece)]
+        values += [[v] for v in found] if as_list else found
+    if not values:
+        raise runs.BadInput(f"--grid {parameter.name}={text}: write NAME=V1,V2 or NAME=FIRST..LAST")
+    return values
+
+
+def plan(
+    notebook: Path, profile: str, fixed: dict[str, str], grid: list[tuple[str, str]]
+) -> list[Point]:
+    """The runs of a grid, in its order, none twice. Starts nothing; raises BadInput.
+
+    fixed: what --set says, for all runs. grid: name and text of every --grid.
+    """
+    known, slug = runs.inspect(notebook), runs.NOTEBOOK.fullmatch(notebook.stem)[2]
+    base = runs.settle(notebook, profile, fixed)
+    taken = {runs.pick(known, name, slug).name for name in fixed}
+    axes: dict[str, list] = {}
+    for name, text in grid:
+        parameter = runs.pick(known, name, slug)
+        if parameter.name in axes or parameter.name in taken:
+            raise runs.BadInput(f"{parameter.name} is set twice: one --grid or --set a name")
+        axes[parameter.name] = grid_values(parameter, text)
+    size = 1
+    for values in axes.values():
+        size *= len(values)
+    if size > LARGEST:
+        raise runs.BadInput(f"--grid asks for {size:,} runs; a sweep takes at most {LARGEST:,}")
+    code, points = digest.notebook(notebook), {}
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, combination, strict=True))
+        key = records.key(notebook.stem, code, base | values)
+        points.setdefault(key, Point({n: base[n] for n in taken} | values, key))
+    return list(points.values())
+
+
+def finished(root: Path, key: str) -> Path | None:
+    """The newest folder with a successful record of that key, or None."""
+    for path in sorted((root / "data/runs").glob(f"*-{key}/record.json"), reverse=True):
+        record = records.read(path)
+        if record and record["status"] == "ok":
+            return path.parent
+    return None
+
+
+def bury(root: Path, key: str, message: str) -> None:
+    """Mark records of that key that still say running as failed.
+
+    A run that is still going after all says at its end what became of it.
+    """
+    for path in (root / "data/runs").glob(f"*-{key}/record.json"):
+        record = records.read(path)
+        if record and record["status"] == "running":
+            failed = {"status": "failed", "error": {"cell": None, "message": message}}
+            records.write(path, record | failed)
+
+
+@contextmanager
+def claim(root: Path, key: str) -> Iterator[None]:
+    """The right to do a run: one process at a time, given back by the system when that dies.
+
+    What the process and its kernel write to their standard streams meanwhile goes to the same file,
+    data/runs/.sweep/KEY.log, and not over the table that the user watches.
+    """
+    folder = root / "data/runs/.sweep"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{key}.log").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        streams = {stream: os.dup(stream) for stream in (1, 2)}
+        try:
+            for stream in streams:
+                os.dup2(file.fileno(), stream)
+            yield
+        finally:
+            for stream, saved in streams.items():
+                os.dup2(saved, stream)
+                os.close(saved)
+
+
+def do(root: Path, stem: str, profile: str, point: Point, code: str) -> str:
+    """One run, in a worker; returns the name of its folder. Raises RunFailed, BadInput.
+
+    Whoever else does the same run is waited for, and what it made is taken.
+    """
+    notebook = root / "notebooks" / f"{stem}.ipynb"
+    with _ALONE, claim(root, point.key):
+        folder = finished(root, point.key)
+        if folder is None:
+            bury(root, point.key, "killed")
+            if not notebook.is_file() or digest.notebook(notebook) != code:
+                raise runs.BadInput("the code here is not that of the sweep's start: start it anew")
+            folder = runs.run(notebook, root, profile, point.values, progress=False)
+        return folder.name
+
+
+def sweep(
+    notebook: Path,
+    root: Path,
+    profile: str,
+    points: list[Point],
+    workers: int | None = None,
+    scheduler: str | None = None,
+    show: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Do what is not done yet; ``show`` is called a few times a second. A failing run stops no other.
+
+    workers: processes on this machine, by default half as many as it has cores (a quick run takes
+    two threads) or one a GPU. scheduler: tcp://host:port of a Dask cluster instead; its workers
+    need this library and this folder. Where workers have a resource GPU, a run claims one. Raises
+    BadInput for more workers than GPUs, OSError where no scheduler answers.
+    """
+    progress = Progress(points)
+    for point in points:
+        folder = finished(root, point.key)
+        if folder:
+            progress.done[point.key] = folder
+    progress.found = len(progress.done)
+    show(progress)
+    waiting = [p for p in points if p.key not in progress.done]
+    if not waiting:
+        return progress
+    try:
+        with _client(workers, scheduler, len(waiting)) as client:
+            _follow(client, notebook, root, profile, waiting, progress, show)
+    finally:  # the local workers are gone; those of a cluster end what they began
+        for point in waiting if scheduler is None else ():
+            if point.key not in progress.done:
+                bury(root, point.key, "killed")
+    return progress
+
+
+def _follow(client, notebook, root, profile, waiting, progress, show) -> None:
+    seen = client.scheduler_info(n_workers=-1)["workers"].values()
+    progress.workers = sum(w["nthreads"] for w in seen)
+    claims = {"GPU": 1} if any("GPU" in w["resources"] for w in seen) else None
+    code, began = digest.notebook(notebook), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    submit = {
+        p.key: client.submit(
+            do, root, notebook.stem, profile, p, code, key=f"{p.key}-{began}", resources=claims
+        )
+        for p in waiting
+    }
+    while submit:
+        time.sleep(0.3)
+        for key in [k for k, future in submit.items() if future.done()]:
+            future = submit.pop(key)
+            error = "the scheduler was lost" if future.cancelled() else future.exception()
+            if error is None:
+                folder = root / "data/runs" / future.result()
+                progress.done[key] = folder
+                progress.seconds.append(records.read(folder / "record.json")["seconds"])
+            else:
+                progress.failed[key] = " ".join(f"{error}".split()) or type(error).__name__
+        folders = [f.name for f in (root / "data/runs").glob("*-*") if f.name >= began]
+        progress.running = {name.rsplit("-", 1)[-1] for name in folders} & submit.keys()
+        show(progress)
+
+
+@contextmanager
+def _client(workers: int | None, scheduler: str | None, most: int) -> Iterator:
+    """A client of the cluster at an address, or of one on loopback that ends with this process."""
+    from distributed import Client
+
+    if scheduler is not None:
+        with Client(scheduler, timeout=10, set_as_default=False) as client:
+            yield client
+        return
+    with _local(workers, most) as cluster, Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(len(cluster.worker_spec))
+        yield client
+
+
+def _local(workers: int | None, most: int):
+    import torch
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    named = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    gpus = (named or list(map(str, range(torch.cuda.device_count())))) if torch.cuda.is_available() else []  # fmt: skip
+    if gpus and workers and workers > len(gpus):
+        raise runs.BadInput(f"--workers {workers}: a run takes a GPU, and there are {len(gpus)}")
+    count = min(workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), most)
+    # no limit of memory: what a run needs is in its kernel, not in the worker
+    quiet = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    quiet |= {"host": "127.0.0.1", "dashboard": False}
+    spec = {
+        i: quiet | ({"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": gpus[i]}} if gpus else {})
+        for i in range(count)
+    }  # fmt: skip
+    return SpecCluster(
+        workers={i: {"cls": Nanny, "options": options} for i, options in spec.items()},
+        scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}},
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def label(point: Point) -> str:
+    """What sets a run apart, as one would write it after --set."""
+    return " ".join(f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in point.values.items())  # fmt: skip
