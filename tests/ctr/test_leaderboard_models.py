@@ -1,5 +1,6 @@
 """DCN, Wide&Deep, xDeepFM, MaskNet, GDCN, FINAL, DLRM: worked numbers, limits, slow versions."""
 
+import json
 from itertools import combinations
 
 import pytest
@@ -15,6 +16,7 @@ from paperlab.ctr.gdcn import GatedCrossNet
 from paperlab.ctr.masknet import MaskBlock
 from paperlab.ctr.xdeepfm import CIN
 from paperlab.data import Batch, Field, Schema
+from paperlab.records import project_root
 from torch.nn import functional as F
 
 SCHEMA = Schema(
@@ -344,3 +346,17 @@ def test_deepfm_and_wide_and_deep_differ_by_the_pairs():
     e = wide.embed(draw())[:, :, 1:]
     pairs = sum((e[:, i] * e[:, j]).sum(1) for i, j in combinations(range(4), 2))
     close(fm(draw()) - wide(draw()), pairs)
+
+
+def test_the_published_table_is_whole():
+    table = json.loads((project_root() / "data/reference/bars_published.json").read_text())
+    rows = {(r["model"], r["log"]): r for r in table["rows"]}
+    assert len(rows) == len(table["rows"]) == 96
+    assert {log for _, log in rows} == set(table["rows_of_logs"])
+    assert all(0.75 < r["auc"] < 1 and 0.1 < r["logloss"] < 0.5 for r in rows.values())
+    wanted = {"LR": 0.9356, "FM": 0.9671, "DNN": 0.9833, "DeepFM": 0.9842, "DCNv2": 0.9845}
+    assert {m: rows[m, "Frappe_x1"]["auc"] for m in wanted} == wanted
+    logs = {log for _, log in rows}
+    for log in logs:  # on every log LR is the worst and a cross by vectors alone stays below DNN
+        assert min((r["auc"], m) for (m, at), r in rows.items() if at == log)[1] == "LR"
+        assert rows["CrossNet only", log]["auc"] < rows["DNN", log]["auc"]
