@@ -32,6 +32,10 @@ FAMILIES = {
         "Top-k": "#6b8e23",
         "MLCC": "#0b6e4f",
         "FinalMLP": "#3b5bdb",
+        "DualMLP": "#f06595",
+        "two MLPs": "#74b816",
+        "MLP": "#495057",
+        "split inputs": "#91a7ff",
     },
     "interest": {
         "TIN": "#c2255c",
