@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab import records, runs
+from paperlab import digest, records, runs
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -162,7 +162,8 @@ def test_refresh_leaves_clean_counts_and_no_widget_state(tmp_path):
     )
     runs.refresh(path, tmp_path)
     book = json.loads(path.read_text())
-    assert set(book["metadata"]) == {"kernelspec", "language_info"}
+    assert set(book["metadata"]) == {"kernelspec", "language_info", "paperlab"}
+    assert book["metadata"]["paperlab"] == {"code": digest.notebook(path)}
     code = [c for c in book["cells"] if c["cell_type"] == "code"]
     assert [c["execution_count"] for c in code] == [1, 2]
     assert [o["output_type"] for o in code[1]["outputs"]] == ["stream"]

@@ -1,16 +1,20 @@
-"""The front door: list, run, sweep, results, data, figures, refresh, keep, bench."""
+"""The front door: list, run, sweep, results, check, data, figures, refresh, keep, bench."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import plots, records, runs
+from . import digest, plots, records, runs
+
+if TYPE_CHECKING:
+    import polars as pl
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +23,8 @@ app = typer.Typer(
     help="Papers as notebooks: list them, rerun them, read what came out.",
 )
 Name = Annotated[str, typer.Argument(help="ssr, 101, 101_ssr or a path")]
+
+SHOWN = ["run", "notebook", "profile", "status", "seconds"]
 
 
 def main() -> None:
@@ -47,7 +53,7 @@ def _pairs(items: list[str] | None, option: str = "--set") -> dict[str, str]:
     return found
 
 
-def _table(title: str, columns: list[str], lines: list[list[str]]):
+def _table(title: str | None, columns: list[str], lines: list[list[str]]):
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -139,7 +145,7 @@ def sweep(
     axes = [pair for item in grid for pair in _pairs([item], "--grid").items()]
     points = sweeps.plan(notebook, profile, _pairs(set_), axes)
     if dry_run:
-        found = {p.key: sweeps.finished(root, p.key) for p in points}
+        found = {p.key: records.finished(root, p.key) for p in points}
         done = {key: folder for key, folder in found.items() if folder}
         progress = sweeps.Progress(points, done, found=len(done))
         _print_table(f"{notebook.stem}: nothing is started", *_sweep_rows(progress, root, points))
@@ -155,7 +161,8 @@ def sweep(
         raise typer.Exit(
             _fail("interrupted; the same command goes on with what is missing", 130)
         ) from None
-    _print_table(_sweep_title(progress), *_sweep_rows(progress, root, points))
+    print(_sweep_title(progress))
+    console.print(_table(None, *_sweep_rows(progress, root, points)))
     raise typer.Exit(1 if progress.failed else 0)
 
 
@@ -164,7 +171,13 @@ def _sweep_title(progress) -> str:
     title = f"{done} done ({progress.found} of them before), {len(progress.running)} running, "
     title += f"{failed} failed, {len(progress.points)} in all"
     left = progress.left()
-    return title + (f"; about {left / 60:.0f} min left" if left else "")
+    if not left:
+        return title
+    return (
+        f"{title}; about {left:.0f} s left"
+        if left < 100
+        else f"{title}; about {left / 60:.0f} min left"
+    )
 
 
 def _sweep_rows(progress, root: Path, points: list) -> tuple[list[str], list[list[str]]]:
@@ -187,9 +200,11 @@ def _sweep_rows(progress, root: Path, points: list) -> tuple[list[str], list[lis
 
 
 def _watched(progress, root: Path):
-    """The table that is seen meanwhile: at most twenty of the runs that run or failed."""
+    """What is seen meanwhile: where the sweep is, and at most twenty runs that run or failed."""
+    from rich.console import Group
+
     seen = [p for p in progress.points if p.key in progress.running | progress.failed.keys()]
-    return _table(_sweep_title(progress), *_sweep_rows(progress, root, seen[-20:]))
+    return Group(_sweep_title(progress), _table(None, *_sweep_rows(progress, root, seen[-20:])))
 
 
 @app.command("keep")
@@ -202,18 +217,144 @@ def keep_record(folder: Annotated[Path, typer.Argument(help="a folder under data
 def results(
     notebook: Annotated[str | None, typer.Option(help="only this notebook")] = None,
     status: Annotated[str | None, typer.Option(help="only ok, failed or running")] = None,
+    profile: Annotated[str | None, typer.Option(help="only this profile")] = None,
+    since: Annotated[str | None, typer.Option(help="only runs from this day, YYYY-MM-DD")] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="two runs, or NAME=VALUE twice for all runs with those values"),
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="to a file: .parquet, .csv or .md")] = None,
 ) -> None:
-    """All runs, newest first."""
+    """All runs, newest first; or two of them side by side; either into a file."""
+    import polars as pl
+
     root = records.project_root()
-    stem = runs.find(notebook, root).stem if notebook else None
-    lines = []
-    for r in records.read_all(root).iter_rows(named=True):
-        if (stem and r["notebook"] != stem) or (status and r["status"] != status):
-            continue
-        verdicts = json.loads(r["verdicts"]) or []
-        outcome = ", ".join(v["outcome"] for v in verdicts) or r["error"] or ""
-        lines.append([r["run"], r["notebook"], r["profile"], r["status"], r["seconds"], outcome])
-    _print_table("Runs", ["run", "notebook", "profile", "status", "seconds", "verdicts"], lines)
+    try:
+        day = datetime.fromisoformat(since).date().isoformat() if since else ""
+    except ValueError:
+        raise runs.BadInput(f"--since {since}: write YYYY-MM-DD") from None
+    if export and export.suffix not in (".parquet", ".csv", ".md"):
+        raise runs.BadInput(f"--export {export}: a name that ends with .parquet, .csv or .md")
+    wanted = {"notebook": runs.find(notebook, root).stem if notebook else None}
+    wanted |= {"status": status, "profile": profile}
+    table = records.read_all(root).filter(pl.col("started").fill_null("") >= day)
+    for column, value in wanted.items():
+        table = table if value is None else table.filter(pl.col(column) == value)
+    if compare:
+        table = _compared(table, compare, records.every(root))
+    if export:
+        text = export.suffix == ".md" and not compare  # a page for readers has no JSON in it
+        _export(table.select(SHOWN) if text else table, export)
+        print(f"{table.height} rows in {os.path.relpath(export)}")
+    elif compare:
+        apart = table.filter(pl.col("apart?") != "no")
+        lines = [
+            [*names, f"{a:.4g}", f"{b:.4g}", f"{gap:+.3g} [{low:+.3g}, {high:+.3g}]", seeds]
+            for *names, a, b, gap, low, high, seeds, _ in apart.iter_rows()
+        ]
+        columns = ["table", "rows", "measure", "a", "b", "a - b, paired", "seeds"]
+        _print_table(f"a = {compare[0]}, b = {compare[1]}", columns, lines)
+        print(f"{table.height - apart.height} of {table.height} measures cannot be told apart")
+    else:
+        lines = []
+        for r in table.iter_rows(named=True):
+            verdicts = json.loads(r["verdicts"]) or []
+            outcome = ", ".join(v["outcome"] for v in verdicts) or r["error"] or ""
+            lines.append([*(r[c] for c in SHOWN), outcome])
+        _print_table("Runs", [*SHOWN, "verdicts"], lines)
+
+
+def _compared(table: pl.DataFrame, words: tuple[str, str], found: dict[str, dict]) -> pl.DataFrame:
+    """The table of `ledger.compare` for what --compare names, among the runs of a table."""
+    from .ledger import compare
+
+    sides = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if equals:  # every successful run with that value, as the parameters cell would show it
+            good = [
+                r
+                for r in table["run"]
+                if found[r]["status"] == "ok" and name in found[r]["parameters"]
+            ]
+            side = [
+                r for r in good if text in (str(v := found[r]["parameters"][name]), json.dumps(v))
+            ]
+        else:
+            side = [r for r in table["run"] if r == word] or [
+                r for r in table["run"] if r.startswith(word)
+            ]
+            if len(side) > 1:
+                raise runs.BadInput(
+                    f"--compare {word}: {len(side)} runs begin so: {', '.join(side[:3])}"
+                )
+        if not side:
+            raise runs.BadInput(f"--compare {word}: no such run; paperlab results lists them")
+        sides.append([found[r] for r in side])
+    return compare(*sides)
+
+
+def _export(table: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        table.write_parquet(path)
+    elif path.suffix == ".csv":
+        table.write_csv(path)
+    else:
+        cells = [
+            [str(v).replace("|", "\\|").replace("\n", " ") for v in r] for r in table.iter_rows()
+        ]
+        lines = [table.columns, ["---"] * table.width, *cells]
+        path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+@app.command()
+def check(
+    name: Name,
+    profile: Annotated[str, typer.Option(help="whose record in data/reference")] = "full",
+    seeds: Annotated[
+        str | None, typer.Option(help="fewer than the record has: 0..1, with wider bands")
+    ] = None,
+) -> None:
+    """Rerun a kept record's parameters and hold the means against the bands that its seeds give."""
+    import polars as pl
+
+    from .ledger import hold
+
+    root = records.project_root()
+    notebook = runs.find(name, root)
+    kept = records.reference(notebook.stem, profile, root)
+    if kept is None:
+        raise runs.BadInput(
+            f"data/reference has no {notebook.stem}_{profile}.json to hold against: "
+            f"paperlab run {name} --profile {profile} --keep makes it"
+        )
+    values = kept["parameters"] | ({"seeds": seeds} if seeds else {})
+    settled = runs.settle(notebook, overrides=values)
+    key = records.key(notebook.stem, digest.notebook(notebook), settled)
+    folder = records.finished(root, key)
+    if folder is None:
+        folder = runs.run(notebook, root, overrides=settled)
+    else:
+        print("this code has made this run before: no rerun")
+    record = records.read(folder / "record.json")
+    table = hold(kept, record)
+    outside = table.filter(pl.col("inside?") != "yes")
+    if outside.height:
+        lines = [
+            [*names, f"{low:.4g} .. {high:.4g}", f"{new:.4g}" if seeds else "missing", seeds]
+            for *names, _, low, high, new, seeds, _ in outside.iter_rows()
+        ]
+        columns = ["table", "rows", "measure", "band", "new", "seeds"]
+        _print_table("Outside", columns, lines)
+    were = {v["text"]: v["outcome"] for v in kept["verdicts"]}
+    now = {v["text"]: v["outcome"] for v in record["verdicts"]}
+    for text in were.keys() & now.keys():
+        if were[text] != now[text]:
+            print(f"the verdict was {were[text]} and is {now[text]}: {text}")
+    told = f"{table.height - outside.height} of {table.height} means are inside their bands"
+    print(f"{told}; run: {os.path.relpath(folder)}")
+    raise typer.Exit(1 if outside.height else 0)
 
 
 @app.command()

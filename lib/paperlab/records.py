@@ -154,6 +154,23 @@ def read(path: Path) -> dict | None:
     return record
 
 
+def every(root: Path) -> dict[str, dict]:
+    """All records by name: the folder under data/runs, or the file's stem in data/reference."""
+    kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
+    paths = {p.parent.name: p for p in sorted((root / "data/runs").glob("*/record.json"))}
+    paths |= {p.stem: p for p in sorted(kept)}
+    return {name: record for name, p in paths.items() if (record := read(p)) is not None}
+
+
+def finished(root: Path, key: str) -> Path | None:
+    """The newest folder under data/runs with a successful record of that key, or None."""
+    for path in sorted((root / "data/runs").glob(f"*-{key}/record.json"), reverse=True):
+        record = read(path)
+        if record and record["status"] == "ok":
+            return path.parent
+    return None
+
+
 def read_all(root: Path | None = None) -> pl.DataFrame:
     """Every run under data/runs and data/reference as one table, a row a run, newest first.
 
@@ -161,22 +178,13 @@ def read_all(root: Path | None = None) -> pl.DataFrame:
     """
     import polars as pl
 
-    root = root or project_root()
-    kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
+    same = ("notebook", "profile", "status", "started", "seconds", "peak_memory_mb", "machine")
     rows = []
-    for path in sorted([*(root / "data/runs").glob("*/record.json"), *kept]):
-        record = read(path)
-        if record is not None:
-            flat = {
-                k: record.get(k) for k in ("notebook", "profile", "status", "started", "seconds")
-            }
-            flat |= {
-                "peak_memory_mb": record.get("peak_memory_mb"),
-                "machine": record.get("machine"),
-            }
-            flat |= {"commit": (record.get("code") or {}).get("commit"), "run": path.parent.name}
-            flat |= {k: json.dumps(record.get(k)) for k in ("parameters", "verdicts", "metrics")}
-            rows.append(flat | {"error": (record.get("error") or {}).get("message")})
+    for name, record in every(root or project_root()).items():
+        flat = {"run": name} | {k: record.get(k) for k in same}
+        flat |= {"commit": (record.get("code") or {}).get("commit")}
+        flat |= {k: json.dumps(record.get(k)) for k in ("parameters", "verdicts", "metrics")}
+        rows.append(flat | {"error": (record.get("error") or {}).get("message")})
     numbers = {"seconds": pl.Float64, "peak_memory_mb": pl.Int64}
     schema = {name: numbers.get(name, pl.String) for name in COLUMNS}
     return pl.DataFrame(rows, schema, strict=False).sort("started", descending=True)

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import plots, records
+from . import digest, plots, records
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
@@ -286,13 +286,14 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
     """Execute a notebook in place with its defaults and draw its figures into figures/.
 
     What is committed has counts 1..n, no metadata of papermill or widgets, no widget views, and a
-    PNG beside every figure. Raises RunFailed when a cell fails; the file is then left as it was.
+    PNG beside every figure; its own metadata is the digest of the code that made it. Raises RunFailed when a cell fails; the file is then left as it was.
     """
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     inspect(notebook)
+    code = digest.notebook(notebook)
     book = nbformat.read(notebook, as_version=4)
     try:
         NotebookClient(
@@ -305,6 +306,7 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
     book.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        "paperlab": {"code": code},
     }
     for cell in book.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}

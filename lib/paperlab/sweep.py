@@ -110,15 +110,6 @@ def plan(
     return list(points.values())
 
 
-def finished(root: Path, key: str) -> Path | None:
-    """The newest folder with a successful record of that key, or None."""
-    for path in sorted((root / "data/runs").glob(f"*-{key}/record.json"), reverse=True):
-        record = records.read(path)
-        if record and record["status"] == "ok":
-            return path.parent
-    return None
-
-
 def bury(root: Path, key: str, message: str) -> None:
     """Mark records of that key that still say running as failed.
 
@@ -160,7 +151,7 @@ def do(root: Path, stem: str, profile: str, point: Point, code: str) -> str:
     """
     notebook = root / "notebooks" / f"{stem}.ipynb"
     with _ALONE, claim(root, point.key):
-        folder = finished(root, point.key)
+        folder = records.finished(root, point.key)
         if folder is None:
             bury(root, point.key, "killed")
             if not notebook.is_file() or digest.notebook(notebook) != code:
@@ -187,7 +178,7 @@ def sweep(
     """
     progress = Progress(points)
     for point in points:
-        folder = finished(root, point.key)
+        folder = records.finished(root, point.key)
         if folder:
             progress.done[point.key] = folder
     progress.found = len(progress.done)
