@@ -91,7 +91,7 @@ def columns(
     """A funnel's log as `offline.fit` wants it; states stay numbers until a batch is drawn.
 
     next_state: see `next_states`. time_discount: per request, in (0, 1): adds ``discount``, of the
-        gap that followed. kind: of the observations; agents other than RLIVUA want `Lookup`.
+        gap that followed. kind: of the observations; `Lookup` for networks that are not `Distinct`.
     Raises ValueError for a log that lacks a column.
     """
     _complete(log)
