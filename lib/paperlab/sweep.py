@@ -203,9 +203,17 @@ def _follow(client, notebook, root, profile, waiting, progress, show) -> None:
     code, began = digest.notebook(notebook), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     submit = {
         p.key: client.submit(
-            do, root, notebook.stem, profile, p, code, key=f"{p.key}-{began}", resources=claims
+            do,
+            root,
+            notebook.stem,
+            profile,
+            p,
+            code,
+            key=f"{p.key}-{began}",
+            resources=claims,
+            priority=-i,
         )
-        for p in waiting
+        for i, p in enumerate(waiting)  # in the grid's order
     }
     while submit:
         time.sleep(0.3)

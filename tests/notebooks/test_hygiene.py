@@ -55,7 +55,7 @@ def test_parameters_can_be_read_and_something_is_checked(path):
 def test_the_card_says_what_it_is(path):
     card = runs.card(path)
     assert re.match(r"\d{3} · ", card["title"])
-    if not path.stem.startswith("0"):
+    if path.stem[0] != "0" and path.stem != "900_ledger":  # those two are no papers
         assert card["status"] in ("reproduction", "partial", "our reading of the abstract")
         assert {"paper", "authors", "venue", "claim", "data", "run time"} <= set(card)
 
