@@ -31,6 +31,7 @@ FAMILIES = {
         "ReLU-only": "#e377c2",
         "Top-k": "#6b8e23",
         "MLCC": "#0b6e4f",
+        "MC-MLCC": "#20c997",
         "FinalMLP": "#3b5bdb",
         "DualMLP": "#f06595",
         "two MLPs": "#74b816",
