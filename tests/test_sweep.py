@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab import records, runs, sweep
+from paperlab import digest, records, runs, sweep
 from test_runs import project
 
 COMMAND = [sys.executable, "-c", "from paperlab.cli import main; main()", "sweep", "small"]
 NOTE = """
 import os, time
 with open(f"log-{n}", "a") as log:
-    log.write(f"{os.getppid()} {os.getpid()}\\n")
+    log.write(f"{os.getppid()} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', 0)}\\n")
 if os.path.exists("slow"):
     time.sleep(60)
 if n == 2:
@@ -52,7 +52,7 @@ def until(condition, seconds: float = 120):
 
 
 def kernels(folder: Path, n: int) -> list[list[int]]:
-    """(worker, kernel) of every time that the run of this n got to its cell."""
+    """(worker, kernel, GPU) of every time that the run of this n got to its cell."""
     path = folder / f"notebooks/log-{n}"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [[int(x) for x in line.split()] for line in lines]
@@ -175,9 +175,9 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_repeat_nothing(tmp_p
     (tmp_path / "notebooks/slow").touch()
     process = start(tmp_path, *words)
     try:
-        worker, kernel = until(lambda: kernels(tmp_path, 1))[0]
+        worker, kernel, _ = until(lambda: kernels(tmp_path, 1))[0]
         os.kill(worker, signal.SIGKILL)
-        second, other = until(lambda: kernels(tmp_path, 1)[1:])[0]  # a new worker does it again
+        second, other, _ = until(lambda: kernels(tmp_path, 1)[1:])[0]  # a new worker does it again
         assert second != worker
         until(lambda: not alive(kernel))  # and the kernel of the old one is gone
         os.kill(process.pid, signal.SIGKILL)
@@ -198,16 +198,44 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_repeat_nothing(tmp_p
     assert [len(kernels(tmp_path, n)) for n in (1, 3)] == [3, 1]
 
 
-def test_two_sweeps_on_a_cluster_of_ones_own_share_the_work(tmp_path):
-    """By --scheduler; each run is made once, though both sweeps ask for it at the same time."""
+def test_two_processes_that_know_nothing_of_each_other_make_one_run(tmp_path):
+    """The claim alone, as two clusters over one folder would use it."""
+    path = project(tmp_path, NOTE.replace("time.sleep(60)", "time.sleep(2)"))
+    (tmp_path / "notebooks/slow").touch()
+    (point,) = sweep.plan(path, "quick", {}, [("n", "1")])
+    code = f"""from pathlib import Path, PosixPath
+from paperlab.sweep import Point, do
+print(do({tmp_path!r}, "101_small", "quick", {point!r}, {digest.notebook(path)!r}))"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in both]
+    assert len(kernels(tmp_path, 1)) == 1
+    assert ends[0] == ends[1]
+    assert (tmp_path / "data/runs" / ends[0][0].strip() / "record.json").is_file()
+    with pytest.raises(runs.BadInput, match="not that of the sweep's start"):
+        sweep.do(tmp_path, "101_small", "quick", sweep.Point({"n": 2}, "0" * 12), "0" * 16)
+
+
+def test_two_sweeps_on_a_cluster_of_ones_own_share_the_work_and_its_gpus(tmp_path, monkeypatch):
+    """By --scheduler, on workers that claim two GPUs (as if there were any), one a run.
+
+    Each run is made once, though both sweeps ask for it at the same time.
+    """
+    import torch
+
     project(tmp_path, NOTE)
-    with sweep._local(2, 2) as cluster:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,7")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(runs.BadInput, match="--workers 3: a run takes a GPU, and there are 2"):
+        sweep._local(3, 9)
+    with sweep._local(None, 9) as cluster:
         words = ["--grid", "n=1,3", "--scheduler", cluster.scheduler_address]
         both = [start(tmp_path, *words) for _ in range(2)]
         ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert all("2 done" in stdout for stdout, _ in ends)
-    assert [len(kernels(tmp_path, n)) for n in (1, 3)] == [1, 1]
+    ((*_, first),), ((*_, second),) = (kernels(tmp_path, n) for n in (1, 3))
+    assert {first, second} <= {3, 7}
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path):

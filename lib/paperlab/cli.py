@@ -192,7 +192,8 @@ def _sweep_rows(progress, root: Path, points: list) -> tuple[list[str], list[lis
             state, told = "failed", progress.failed[point.key]
             log = root / f"data/runs/.sweep/{point.key}.log"
             where = [*sorted((root / "data/runs").glob(f"*-{point.key}"))[-1:], log]
-            told += f" (see {' and '.join(os.path.relpath(w) for w in where if w.exists())})"
+            seen = " and ".join(os.path.relpath(w) for w in where if w.exists())
+            told += f" (see {seen})" if seen else ""
         else:
             state, told = ("running" if point.key in progress.running else "to do"), ""
         lines.append([label(point), state, told])

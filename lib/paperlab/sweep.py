@@ -201,24 +201,15 @@ def _follow(client, notebook, root, profile, waiting, progress, show) -> None:
     progress.workers = sum(w["nthreads"] for w in seen)
     claims = {"GPU": 1} if any("GPU" in w["resources"] for w in seen) else None
     code, began = digest.notebook(notebook), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    submit = {
-        p.key: client.submit(
-            do,
-            root,
-            notebook.stem,
-            profile,
-            p,
-            code,
-            key=f"{p.key}-{began}",
-            resources=claims,
-            priority=-i,
-        )
+    task = (do, root, notebook.stem, profile)
+    futures = {
+        p.key: client.submit(*task, p, code, key=p.key, resources=claims, priority=-i)
         for i, p in enumerate(waiting)  # in the grid's order
     }
-    while submit:
+    while futures:
         time.sleep(0.3)
-        for key in [k for k, future in submit.items() if future.done()]:
-            future = submit.pop(key)
+        for key in [k for k, future in futures.items() if future.done()]:
+            future = futures.pop(key)
             error = "the scheduler was lost" if future.cancelled() else future.exception()
             if error is None:
                 folder = root / "data/runs" / future.result()
@@ -227,7 +218,7 @@ def _follow(client, notebook, root, profile, waiting, progress, show) -> None:
             else:
                 progress.failed[key] = " ".join(f"{error}".split()) or type(error).__name__
         folders = [f.name for f in (root / "data/runs").glob("*-*") if f.name >= began]
-        progress.running = {name.rsplit("-", 1)[-1] for name in folders} & submit.keys()
+        progress.running = {name.rsplit("-", 1)[-1] for name in folders} & futures.keys()
         show(progress)
 
 
@@ -236,6 +227,7 @@ def _client(workers: int | None, scheduler: str | None, most: int) -> Iterator:
     """A client of the cluster at an address, or of one on loopback that ends with this process."""
     from distributed import Client
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our table says it
     if scheduler is not None:
         with Client(scheduler, timeout=10, set_as_default=False) as client:
             yield client
