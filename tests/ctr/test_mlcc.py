@@ -93,7 +93,7 @@ def test_the_block_equals_the_papers_einsums(channels):
     for c in range(channels):
         own = x[:, :, 2 * c : 2 * c + 2]
         g = torch.einsum("bi,io->bo", own.flatten(1), made.W1[c])
-        first, second = g[:, :12].view(7, 2, 2, 3), g[:, 12:].view(7, 2, 3, 2)
+        first, second = g[:, :12].view(7, 2, 3, 2).mT, g[:, 12:].view(7, 2, 2, 3).mT
         u1 = torch.einsum("bfi,bhio->bhfo", own, first)
         u2 = torch.einsum("bhfi,bhio->bhfo", u1, second)
         parts += [u.permute(0, 2, 1, 3).flatten(2) for u in (u1, u2)]
@@ -155,8 +155,8 @@ def test_one_channel_is_mlcc_weight_for_weight():
     ids = torch.randint(2, (8, 39)).int()
     x = w["embed.table.weight"][(ids + 2 * torch.arange(39)).long()]
     g = x.flatten(1) @ w["blocks.0.W1"][0]
-    u1 = torch.einsum("bfi,bhio->bfho", x, g[:, :256].view(8, 4, 16, 4))
-    u2 = torch.einsum("bfhi,bhio->bfho", u1, g[:, 256:].view(8, 4, 4, 1))
+    u1 = torch.einsum("bfi,bhio->bfho", x, g[:, :256].view(8, 4, 4, 16).mT)
+    u2 = torch.einsum("bfhi,bhio->bfho", u1, g[:, 256:].view(8, 4, 1, 4).mT)
     z = torch.cat([u1.flatten(2), u2.flatten(2), x], 2)
     r = torch.einsum("bfk,fke->bfe", z, w["blocks.0.W2"])
     a = F.linear(r.mean(2), w["blocks.0.excite.squeeze.weight"], w["blocks.0.excite.squeeze.bias"])
@@ -236,7 +236,7 @@ def test_normalised_inputs_write_weights_of_any_scale_alike():
     for small, large in zip(made.generate(x), made.generate(50 * x), strict=True):
         torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-3)  # LayerNorm's eps
     reference = torch.bmm(F.layer_norm(x, (3,)).flatten(2), made.W1)
-    torch.testing.assert_close(made.generate(x)[0].flatten(2), reference[..., :18])
+    torch.testing.assert_close(made.generate(x)[0].mT.flatten(2), reference[..., :18])
 
 
 def test_squeeze_and_excitation_by_hand():

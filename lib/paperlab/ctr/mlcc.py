@@ -56,11 +56,11 @@ def cross(
     work of going level by level.
     """
     if phi is None:
-        weights = [thetas[0]]
+        rows = [thetas[0].mT]  # transposed, so that heads lie one below the other without a copy
         for theta in thetas[1:]:
-            weights.append(weights[-1] @ theta)
-        chosen = [w.transpose(2, 3).flatten(3) for w in _kept(weights, keep)]  # (C, B, E, H d_j)
-        return x @ torch.cat(chosen, 3)
+            rows.append(theta.mT @ rows[-1])
+        chosen = [w.flatten(2, 3) for w in _kept(rows, keep)]  # (C, B, H d_j, E)
+        return x @ torch.cat(chosen, 2).mT
     levels = [x[:, :, None] @ thetas[0]]
     for theta in thetas[1:]:
         levels.append(phi(levels[-1]) @ theta)
@@ -129,7 +129,7 @@ class MLCCBlock(nn.Module):
         self.W1, self.thetas = None, None
         if static:
             self.thetas = nn.ParameterList(_xavier(channels, 1, *s) for s in self.shapes)
-        else:  # (C, F E, H M), no bias: columns Theta_1, Theta_2, .., each (H, d_in, d_out)
+        else:  # (C, F E, H M), no bias: columns Theta_1, Theta_2, .., each (H, d_out, d_in)
             self.W1 = _xavier(channels, num_fields * emb, sum(map(prod, self.shapes)))
         kept = dims[-1] + sum(dims[j - 1] for j in keep)
         self.d_cross = channels * heads * kept
@@ -144,7 +144,9 @@ class MLCCBlock(nn.Module):
         if self.norm:
             x = F.layer_norm(x, x.shape[-1:])
         columns = torch.bmm(x.flatten(2), self.W1).split([prod(s) for s in self.shapes], 2)
-        return [g.unflatten(2, s) for g, s in zip(columns, self.shapes, strict=True)]
+        return [
+            g.unflatten(2, (h, b, a)).mT for g, (h, a, b) in zip(columns, self.shapes, strict=True)
+        ]
 
     def forward(self, x: Float[Tensor, "B F CE"]) -> Float[Tensor, "B F e"]:
         apart = x.unflatten(2, (self.channels, -1)).permute(2, 0, 1, 3).contiguous()  # step 0
