@@ -251,7 +251,8 @@ def test_results_filter_compare_and_export(tmp_path):
     assert (tmp_path / "x.md").read_text().splitlines()[2].startswith("| r4 | 101_small | quick |")
     for words, told in (
         (["--compare", "r", "r1"], "5 runs begin so"),
-        (["--compare", "n=3", "n=1"], "no such run"),
+        (["--compare", "n=3", "n=1"], "n=3: no such run"),
+        (["--compare", "n=x", "n=1"], "n takes int"),
         (["--since", "monday"], "write YYYY-MM-DD"),
         (["--export", "x.xls"], "ends with .parquet, .csv or .md"),
     ):

@@ -242,7 +242,11 @@ def results(
     for column, value in wanted.items():
         table = table if value is None else table.filter(pl.col(column) == value)
     if compare:
-        table = _compared(table, compare, records.every(root))
+        from . import ledger
+
+        every = records.every(root)
+        listed = {name: every[name] for name in table["run"]}
+        table = ledger.compare(*(ledger.pick(listed, word, root) for word in compare))
     if export:
         text = export.suffix == ".md" and not compare  # a page for readers has no JSON in it
         _export(table.select(SHOWN) if text else table, export)
@@ -263,36 +267,6 @@ def results(
             outcome = ", ".join(v["outcome"] for v in verdicts) or r["error"] or ""
             lines.append([*(r[c] for c in SHOWN), outcome])
         _print_table("Runs", [*SHOWN, "verdicts"], lines)
-
-
-def _compared(table: pl.DataFrame, words: tuple[str, str], found: dict[str, dict]) -> pl.DataFrame:
-    """The table of `ledger.compare` for what --compare names, among the runs of a table."""
-    from .ledger import compare
-
-    sides = []
-    for word in words:
-        name, equals, text = word.partition("=")
-        if equals:  # every successful run with that value, as the parameters cell would show it
-            good = [
-                r
-                for r in table["run"]
-                if found[r]["status"] == "ok" and name in found[r]["parameters"]
-            ]
-            side = [
-                r for r in good if text in (str(v := found[r]["parameters"][name]), json.dumps(v))
-            ]
-        else:
-            side = [r for r in table["run"] if r == word] or [
-                r for r in table["run"] if r.startswith(word)
-            ]
-            if len(side) > 1:
-                raise runs.BadInput(
-                    f"--compare {word}: {len(side)} runs begin so: {', '.join(side[:3])}"
-                )
-        if not side:
-            raise runs.BadInput(f"--compare {word}: no such run; paperlab results lists them")
-        sides.append([found[r] for r in side])
-    return compare(*sides)
 
 
 def _export(table: pl.DataFrame, path: Path) -> None:

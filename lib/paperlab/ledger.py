@@ -158,6 +158,28 @@ def compare(a: list[dict], b: list[dict]) -> pl.DataFrame:
     return pl.DataFrame(lines, columns, orient="row")
 
 
+def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
+    """The records that a word names, of those by name in ``found``.
+
+    A run's name, or how it begins; or NAME=VALUE: all successful runs with that value, which is
+    read as --set reads it. Raises BadInput where it names none, or a beginning names several.
+    """
+    name, equals, text = word.partition("=")
+    if not equals:
+        names = [n for n in found if n == word] or [n for n in found if n.startswith(word)]
+        if len(names) > 1:
+            raise runs.BadInput(f"{word}: {len(names)} runs begin so: {', '.join(names[:3])} ...")
+        side = [found[n] for n in names]
+    else:
+        books = {path.stem: runs.inspect(path) for path in runs.notebooks(root)}
+        good = [r for r in found.values() if r["status"] == "ok" and name in r["parameters"]]
+        known = [(r, books.get(r["notebook"], {}).get(name)) for r in good]
+        side = [r for r, p in known if p and p.cast(text) == r["parameters"][name]]
+    if not side:
+        raise runs.BadInput(f"{word}: no such run; paperlab results lists them")
+    return side
+
+
 def claims(found: list[dict]) -> pl.DataFrame:
     """Every claim of every record: outcome, evidence, and its size in seeds and in rows with a seed."""
     import polars as pl
