@@ -1,4 +1,4 @@
-"""The front door: list, run, sweep, results, check, data, figures, refresh, keep, bench."""
+"""The front door: list, run, sweep, results, check, teach, data, figures, refresh, keep, bench."""
 
 from __future__ import annotations
 
@@ -330,6 +330,22 @@ def check(
     told = f"{table.height - outside.height} of {table.height} means are inside their bands"
     print(f"{told}; run: {os.path.relpath(folder)}")
     raise typer.Exit(1 if outside.height else 0)
+
+
+@app.command("teach")
+def teach_notebook(
+    name: Name,
+    to: Annotated[Path | None, typer.Option(help="a folder; data/teach by default")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite copies that exist")] = False,
+) -> None:
+    """A student's copy, without solutions and outputs, and a solution copy of a notebook."""
+    from . import teach
+
+    root = records.project_root()
+    made, count = teach.teach(runs.find(name, root), to or root / "data/teach", root, force)
+    for path in made:
+        print(os.path.relpath(path))
+    print(f"{count} solution{'s' * (count != 1)} blanked; no output in the student's copy")
 
 
 @app.command()
