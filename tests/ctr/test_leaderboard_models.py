@@ -348,6 +348,38 @@ def test_deepfm_and_wide_and_deep_differ_by_the_pairs():
     close(fm(draw()) - wide(draw()), pairs)
 
 
+@pytest.mark.parametrize(
+    ("model", "dense"),
+    [  # four fields of width 4, so 16 inputs; by hand from the sheet's equations
+        (
+            XDeepFM(SCHEMA, 4, maps=(3, 2), widths=(8,)),
+            (3 * 4 * 4 + 3) + (2 * 4 * 3 + 2) + (5 + 1) + (16 * 8 + 8) + (8 + 1) + 1,
+        ),
+        (
+            MaskNet(SCHEMA, 4, widths=(8, 5), ratio=0.5),
+            2 * 16
+            + (16 * 8 + 8 + 8 * 16 + 16 + 16 * 8 + 2 * 8)
+            + (16 * 4 + 4 + 4 * 8 + 8 + 8 * 5 + 2 * 5)
+            + (5 + 1),
+        ),
+        (GDCN(SCHEMA, 4, crosses=2, widths=(8,)), 2 * (2 * 16 * 16 + 16) + (16 * 8 + 8) + 25),
+        (
+            FINAL(SCHEMA, 4, blocks=((8, 6), (10,))),
+            (16 * 8 + 8) + (8 * 6 + 6) + (6 + 1) + (16 * 10 + 10) + (10 + 1),
+        ),
+        # three categorical vectors and the bottom's: six pairs beside the bottom's four numbers
+        (
+            DLRM(SCHEMA, 4, bottom_widths=(3,), widths=(8,)),
+            (3 + 3) + (3 * 4 + 4) + (10 * 8 + 8) + (8 + 1),
+        ),
+        (WideAndDeep(SCHEMA, 4, widths=(8,)), (16 * 8 + 8) + (8 + 1) + 1),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, torch.nn.Module) else "",
+)
+def test_dense_weights_are_those_of_the_equations(model, dense):
+    assert model.count_parameters()["dense"] == dense
+
+
 def test_the_published_table_is_whole():
     table = json.loads((project_root() / "data/reference/bars_published.json").read_text())
     rows = {(r["model"], r["log"]): r for r in table["rows"]}
@@ -355,7 +387,10 @@ def test_the_published_table_is_whole():
     assert {log for _, log in rows} == set(table["rows_of_logs"])
     assert all(0.75 < r["auc"] < 1 and 0.1 < r["logloss"] < 0.5 for r in rows.values())
     wanted = {"LR": 0.9356, "FM": 0.9671, "DNN": 0.9833, "DeepFM": 0.9842, "DCNv2": 0.9845}
+    wanted |= {"FinalMLP": 0.9861}
     assert {m: rows[m, "Frappe_x1"]["auc"] for m in wanted} == wanted
+    sums = [sum(round(1e5 * r[k]) for r in rows.values()) for k in ("auc", "logloss")]
+    assert sums == [8_221_220, 3_205_599]  # of the table as it was held against the sheet
     logs = {log for _, log in rows}
     for log in logs:  # on every log LR is the worst and a cross by vectors alone stays below DNN
         assert min((r["auc"], m) for (m, at), r in rows.items() if at == log)[1] == "LR"

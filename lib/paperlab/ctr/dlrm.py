@@ -29,7 +29,8 @@ class DLRM(ClickModel):
     """An MLP on [bottom; dot products of all pairs], bottom = MLP(numeric values) (B, d).
 
     The pairs are of the categorical (and history) vectors and ``bottom``. Numeric values enter only
-    through the bottom MLP, as they are; a schema without numeric fields has no bottom.
+    through the bottom MLP, as they are; a schema without numeric fields has no
+    bottom, and then the top MLP sees dot products only: no field by itself.
     bottom_widths: hidden layers of the bottom MLP; ReLU also at its end, as in the released code.
     widths, dropout, batch_norm: the top MLP, see `MLP`.
     Raises ValueError when there is no pair.

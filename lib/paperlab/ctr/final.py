@@ -23,8 +23,9 @@ KINDS = ("concat", "sum")
 class FactorizedInteraction(nn.Module):
     """[h_2; h_1] = W x + b, out = [h_2; h_1 * h_2] (``concat``) or h_2 + h_1 * h_2 (``sum``).
 
-    A layer that doubles the order of what it is given, so that L layers reach order 2^L. ``concat``
-    has d_out / 2 units in each half and needs an even d_out; ``sum`` has twice the weights.
+    A layer that doubles the order of what it is given, so that L layers reach order 2^L (without the
+    ReLU between). ``concat`` has d_out / 2 units in each half and needs an even d_out; ``sum`` has
+    twice the weights.
     """
 
     def __init__(self, d_in: int, d_out: int, kind: Literal["concat", "sum"]):

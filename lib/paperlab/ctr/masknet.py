@@ -47,7 +47,8 @@ class MaskNet(ClickModel):
         blocks of ``block_width`` units on LN(e), end to end into an MLP of ``widths``.
     ratio: hidden units of a mask for each unit that it masks, > 0.
     dropout: after every block and hidden layer, a probability in [0, 1).
-    The mask reads e before its LayerNorm, as the released code and BARS have it.
+    The mask reads e before its LayerNorm, as the released code and BARS have it; that LayerNorm is
+    always on here (FuxiCTR: optional).
     Raises ValueError for an unknown kind, a ratio of 0 or less, no block.
     """
 
