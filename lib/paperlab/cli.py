@@ -1,4 +1,4 @@
-"""The front door: list, run, sweep, results, check, teach, data, figures, refresh, keep, bench."""
+"""The front door: list, run, sweep, results, check, diff, teach, data, figures, refresh, keep, bench."""
 
 from __future__ import annotations
 
@@ -330,6 +330,33 @@ def check(
     told = f"{table.height - outside.height} of {table.height} means are inside their bands"
     print(f"{told}; run: {os.path.relpath(folder)}")
     raise typer.Exit(1 if outside.height else 0)
+
+
+@app.command("diff")
+def diff_runs(
+    a: Annotated[str, typer.Argument(help="a run's folder, how its name begins, or 101_ssr_full")],
+    b: Annotated[str, typer.Argument(help="another")],
+    page: Annotated[
+        Path | None, typer.Option("--html", help="also to a page that shows both runs' figures")
+    ] = None,
+) -> None:
+    """Two runs side by side: what differs in parameters, code, machine, results and figures."""
+    from . import diff
+
+    root = records.project_root()
+    if page and page.suffix != ".html":
+        raise runs.BadInput(f"--html {page}: a name that ends with .html")
+    first, second = diff.find(a, root), diff.find(b, root)
+    print(f"a = {first.name}\nb = {second.name}")
+    for section in diff.sections(first, second):
+        lines = [cells for differs, cells in section.lines if differs]
+        if lines:
+            _print_table(section.title, section.columns, lines)
+        print(f"{section.title}: {section.note}")
+    if page:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        records.replace(page, diff.page(first, second))
+        print(f"page: {os.path.relpath(page)}")
 
 
 @app.command("teach")
