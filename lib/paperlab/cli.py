@@ -1,4 +1,4 @@
-"""The front door: list, run, sweep, results, check, diff, teach, data, figures, refresh, keep, bench."""
+"""The front door: list, run, sweep, results, check, diff, teach, new, data, figures, bench and others."""
 
 from __future__ import annotations
 
@@ -373,6 +373,31 @@ def teach_notebook(
     for path in made:
         print(os.path.relpath(path))
     print(f"{count} solution{'s' * (count != 1)} blanked; no output in the student's copy")
+
+
+@app.command("new")
+def new_paper(
+    name: Annotated[str, typer.Argument(help="NNN_slug, like 104_name")],
+    title: Annotated[str, typer.Option(help="what the notebook's card and the README say")],
+    family: Annotated[
+        str | None, typer.Option(help="ctr, interest, ...; that of the first digit by default")
+    ] = None,
+) -> None:
+    """A new paper: notebook, model, test, card and rows, all of which pass make test as they are."""
+    from . import new
+
+    root = records.project_root()
+    start = runs.find("000", root)
+    made = new.new(name, title, family, root)
+    for path in made:
+        print(os.path.relpath(path))
+    print("and rows in notebooks/profiles.yaml and README.md; running the notebook ...", flush=True)
+    for notebook in (made[-1], start):  # the start page lists all notebooks
+        for drawn in runs.refresh(notebook, root):
+            print(os.path.relpath(drawn))
+    print(
+        f"next: put the paper into these files, then paperlab refresh {name}; make test holds all"
+    )
 
 
 @app.command()
