@@ -140,6 +140,17 @@ def test_a_readme_without_papers_is_refused(home):
     assert state(home) == before
 
 
+@pytest.mark.parametrize(
+    "lost", ["notebooks/profiles.yaml", "README.md", "tests/templates/test_newcomer.py"]
+)
+def test_what_a_project_lacks_is_found_before_anything_is_written(home, lost):
+    (home / lost).unlink()
+    before = state(home)
+    with pytest.raises(FileNotFoundError, match=Path(lost).name):
+        new.new("104_name", "A title", None, home)
+    assert state(home) == before
+
+
 def test_the_command_tells_a_mistake_in_one_line(home):
     done = paperlab(home, "new", "101_again", "--title", "Again")
     assert done.returncode == 2

@@ -18,7 +18,7 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1480px; padding: 0 1em; }
 table { border-collapse: collapse; margin: .6em 0; }
 th, td { border: 1px solid #ddd; padding: .25em .6em; text-align: left; vertical-align: top; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
 tr.differs { background: #fff3d6; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1em; align-items: start; }
 .pair img { max-width: 100%; border: 1px solid #ddd; }

@@ -66,30 +66,26 @@ def new(name: str, title: str, family: str | None, root: Path) -> list[Path]:
     taken += [p.relative_to(root).as_posix() for p in root.glob(f"tests/**/test_{slug}.py")]
     if taken:
         raise runs.BadInput(f"{taken[0]} exists: choose another name")
-    readme = _with_row(
-        root / "README.md", number, f"| [{name}](notebooks/{name}.ipynb) | | {title} |"
-    )
-    profiles = root / "notebooks/profiles.yaml"
-
-    made = []
+    texts = {}  # all of them, before the first is written
     package = root / f"lib/paperlab/{family}/__init__.py"
     if not package.exists():
-        source = {package: None} | source
+        texts[package] = f'"""Papers of the family {family}, one a file."""\n'
     for path, template in source.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if template is None:
-            text = f'"""Papers of the family {family}, one a file."""\n'
-        elif path.suffix == ".ipynb":  # a title stands inside JSON's quotes
-            book = json.loads((root / template).read_text())
+        text = (root / template).read_text()
+        if path.suffix == ".ipynb":  # a title stands inside JSON's quotes
+            book = json.loads(text)
             for cell in book["cells"]:
                 cell["source"] = filled("".join(cell["source"]))
-            text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            texts[path] = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
         else:
-            text = filled((root / template).read_text())
+            texts[path] = filled(text)
+    made, readme, profiles = list(texts), root / "README.md", root / "notebooks/profiles.yaml"
+    row = f"| [{name}](notebooks/{name}.ipynb) | | {title} |"
+    texts[profiles] = profiles.read_text().rstrip("\n") + "\n" + PROFILE.format(slug=slug)
+    texts[readme] = _with_row(readme, number, row)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         records.replace(path, text)
-        made.append(path)
-    records.replace(profiles, profiles.read_text().rstrip("\n") + "\n" + PROFILE.format(slug=slug))
-    records.replace(root / "README.md", readme)
     return made
 
 
