@@ -42,18 +42,18 @@ PHI: dict[str, Activation | None] = {
 
 def cross(
     x: Float[Tensor, "C B F E"],
-    thetas: Sequence[Float[Tensor, "C B H d_in d_out"]],
+    thetas: Sequence[Float[Tensor, "C b H _ _"]],
     keep: Sequence[int] = (),
     phi: Activation | None = None,
 ) -> Float[Tensor, "C B F K"]:
     """Progressive layered crossing (step 2): U_0 = X, U_j = phi(U_{j-1} Theta_j), for every head.
 
-    thetas: Theta_1..Theta_D, of each sample; one batch of 1 is shared by all samples.
+    thetas: Theta_1..Theta_D, d_in by d_out each, of every sample (b = B) or shared by all (b = 1).
     keep: levels j < D whose U_j are kept; U_D always is. K = H (d_D + sum of kept d_j): kept levels
     ascending, then the last; inside a level head by head.
     phi: between levels, not after the last; None is the identity. Then the products associate,
-    U_j = X (Theta_1 .. Theta_j), and all levels of all heads are one product with X, E / F of the
-    work of going level by level.
+    U_j = X (Theta_1 .. Theta_j), and all levels of all heads are one product with X:
+    fewer and larger products, not always fewer operations.
     """
     if phi is None:
         rows = [thetas[0].mT]  # transposed, so that heads lie one below the other without a copy
@@ -137,7 +137,7 @@ class MLCCBlock(nn.Module):
         self.W2 = _xavier(1 if shared else num_fields, d_z, emb_out)
         self.excite = SqueezeExcite(num_fields) if se else None
 
-    def generate(self, x: Float[Tensor, "C B F E"]) -> list[Float[Tensor, "C B H d_in d_out"]]:
+    def generate(self, x: Float[Tensor, "C B F E"]) -> list[Float[Tensor, "C b H _ _"]]:
         """Global compressor (step 1): each sample's Theta_1..Theta_D."""
         if self.thetas is not None:
             return list(self.thetas)
