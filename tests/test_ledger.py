@@ -67,6 +67,25 @@ def test_groups_and_the_seed_tell_rows_apart_or_there_are_none(drawn):
         assert len(keys) == len(some)
 
 
+def test_what_follows_from_a_group_is_neither_group_nor_measure():
+    """The chosen rate has fewer values than the size, and would tell the rows apart only in part."""
+    some = [
+        {
+            "seed": s,
+            "model": m,
+            "scale": k,
+            "lr": 0.01 if k < 4 else 0.003,
+            "dense": 10.0 * k,
+            "auc": 0.5,
+        }
+        for s in (0, 1)
+        for m in ("a", "b")
+        for k in (1, 2, 4, 8)
+    ]
+    assert ledger.groups(some) == ["model", "scale"]
+    assert ledger.measures(some, ["model", "scale"]) == ["auc"]
+
+
 def test_a_band_by_hand():
     """1..5: mean 3, s = sqrt(5/2), t(4) = 2.7764 at 95 %; five new seeds: half = t s sqrt(2/5)."""
     low, high = ledger.band([1.0, 2.0, 3.0, 4.0, 5.0], 5, 0.95)

@@ -1,7 +1,8 @@
 """Questions to many records: claims, costs, comparisons, freshness, and bands for a rerun (ours).
 
 A record's tables are its metrics that are rows with a ``seed``. What tells rows of one seed apart
-(model, log, noise ...) is a group; the other numbers are measures, and timings are neither.
+(model, log, noise ...) is a group; the other numbers are measures. Timings, and what follows from
+the group (a rate that was chosen, sizes, the best possible value), are neither.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TIMINGS = re.compile(r"second|memory")
 BETTER = {"auc": 1, "gauc": 1, "accuracy": 1, "share": 1, "value": 1, "rank correlation": 1}
 BETTER |= {"logloss": -1, "regret": -1, "error": -1}  # +1: higher is better
+FOLLOWS = {"lr", "width", "dense", "embedding", "flops", "bayes", "bayes_auc", "bayes_logloss"}
 FEWEST = 5  # seeds that a band needs
 
 
@@ -55,7 +57,7 @@ def groups(rows: list[dict]) -> list[str] | None:
         return len({frozenset(v) for v in by_seed.values()}) == 1
 
     chosen = words
-    for column in sorted(set(columns) - set(words), key=lambda c: (len(values[c]), columns.index(c))):  # fmt: skip
+    for column in sorted(set(columns) - set(words) - FOLLOWS, key=lambda c: (len(values[c]), columns.index(c))):  # fmt: skip
         if distinct(chosen) == len(rows):
             break
         if _numbers(rows, column) and steady(column) and distinct([*chosen, column]) > distinct(chosen):  # fmt: skip
@@ -64,9 +66,9 @@ def groups(rows: list[dict]) -> list[str] | None:
 
 
 def measures(rows: list[dict], chosen: list[str]) -> list[str]:
-    """The columns of fractions that are no group and no timing."""
+    """The columns of fractions that are no group, no timing and do not follow from the group."""
     found = dict.fromkeys(c for r in rows for c, v in r.items() if isinstance(v, float))
-    return [c for c in found if c not in ("seed", *chosen) and not TIMINGS.search(c)]
+    return [c for c in found if c not in ("seed", *chosen, *FOLLOWS) and not TIMINGS.search(c)]
 
 
 def hold(reference: dict, record: dict) -> pl.DataFrame:
