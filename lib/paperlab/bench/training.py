@@ -24,7 +24,7 @@ from ..nn import ClickModel
 
 MODELS = ("LR", "FM", "DeepFM", "DCNv2", "FinalMLP", "MaskNet")
 DIM, LR, BATCH_SIZE, THREADS = 16, 1e-3, 4096, 2
-PAIRS, ROWS, IDS = 3, 250_000, 1_090_000
+PAIRS, ROWS, IDS = 5, 400_000, 1_090_000
 TITLES = ("model", "ours, samples/s", "FuxiCTR, samples/s", "ratio", "AUC ours", "AUC FuxiCTR")
 OPENMP_SPIN = "300000"  # libgomp's own default, which paperlab changes for itself
 
