@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, records
+from paperlab.digest import library as files_of_the_library
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -61,7 +62,7 @@ def test_what_the_notebooks_really_load_is_what_they_reach():
     code, reached = [], set()
     for book in BOOKS:
         cells = digest.cells(book.read_bytes())
-        reached |= set(digest.reach(cells, digest.library()))
+        reached |= set(digest.reach(cells, files_of_the_library()))
         found = [n for n in ast.walk(ast.parse(cells)) if isinstance(n, (ast.Import, ast.ImportFrom))]  # fmt: skip
         code += [ast.unparse(n) for n in found if "paperlab" in ast.unparse(n)]
     code.append("import sys; print(*[m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'paperlab'])")  # fmt: skip
@@ -94,7 +95,7 @@ def test_outputs_and_text_do_not_change_a_digest_and_cells_do(tmp_path):
 def test_files_that_changed_since_a_commit_are_named(tmp_path):
     """A repository with a copy of the library as it is now, and an edit afterwards."""
     lib = tmp_path / "lib/paperlab"
-    for name, content in digest.library().items():
+    for name, content in files_of_the_library().items():
         (lib / name).parent.mkdir(parents=True, exist_ok=True)
         (lib / name).write_bytes(content)
     (lib / "metrics.py").write_text("# as it was")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, ledger, metrics, records, runs
+from paperlab.digest import library as files_of_the_library
 from test_cli import paperlab
 from test_runs import project
 
@@ -209,7 +210,7 @@ def test_freshness_sees_edits_of_notebook_and_of_reached_code(tmp_path, monkeypa
         ("101_small", "outputs", "today's"),
         ("101_small", "101_small_full", "today's"),
     ]
-    library = digest.library()
+    library = files_of_the_library()
     for name, told in (("sweep.py", "today's"), ("metrics.py", "older")):
         edited = library | {name: library[name] + b"#"}
         monkeypatch.setattr(digest, "library", lambda edited=edited: edited)

@@ -40,8 +40,9 @@ def student(book: dict) -> dict:
 def teach(notebook: Path, folder: Path, root: Path, force: bool = False) -> tuple[list[Path], int]:
     """Write NNN_slug_student.ipynb and NNN_slug_solution.ipynb, the source as it is, into a folder.
 
-    Returns the two paths and the number of solutions that became stubs. Raises BadInput where a copy exists (unless ``force``), for the project's own notebooks/, whose
-    files are taken for papers, and for what is no notebook.
+    Returns the two paths and the number of solutions that became stubs. Raises BadInput where a
+    copy exists (unless ``force``), for the project's own notebooks/, whose files are taken for
+    papers, and for what is no notebook.
     """
     import nbformat
 

@@ -17,6 +17,7 @@ from paperlab.ctr.masknet import MaskBlock
 from paperlab.ctr.xdeepfm import CIN
 from paperlab.data import Batch, Field, Schema
 from paperlab.records import project_root
+from test_ctr_baselines import close, seeded, stirred
 from torch.nn import functional as F
 
 SCHEMA = Schema(
@@ -24,28 +25,11 @@ SCHEMA = Schema(
 )
 
 
-def seeded(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def draw(rows=6):
     generator = torch.Generator().manual_seed(1)
     ids = [torch.randint(0, f.size, (rows,), generator=generator) for f in SCHEMA.categorical]
     labels = torch.randint(0, 2, (rows, 1), generator=generator).float()
     return Batch(torch.stack(ids, 1).int(), seeded(rows, 1), labels)
-
-
-def stirred(module, seed=3):
-    """Parameters away from their initial values, so that a forgotten one shows."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            p += 0.3 * torch.randn(p.shape, generator=generator)
-    return module
-
-
-def close(found, want):
-    torch.testing.assert_close(found, want, rtol=1e-5, atol=3e-6)
 
 
 # DCN ---------------------------------------------------------------------------------------------
