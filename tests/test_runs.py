@@ -128,6 +128,8 @@ def test_every_profile_of_every_notebook_is_valid():
     for slug, profiles in every.items():
         for profile in profiles:
             runs.settle(runs.find(slug, ROOT), profile)
+    papers = [p for p in runs.notebooks(ROOT) if p.stem[0] not in "09"]
+    assert {p.stem[4:] for p in papers} == {s for s, p in every.items() if {"full", "gpu"} <= {*p}}
 
 
 def test_a_run_writes_notebook_and_record(tmp_path):
