@@ -76,7 +76,8 @@ def fit(
     precision: Lightning's; None takes bf16-mixed where the hardware multiplies in bf16.
     trainer: anything else that ``lightning.Trainer`` takes: devices, num_nodes, strategy, ...
 
-    Raises ValueError for values out of range, FloatingPointError when the loss is not finite.
+    Raises ValueError for values out of range and for a checkpoint that is broken or holds code,
+    FloatingPointError when the loss is not finite.
     """
     for name, value in (("epochs", epochs), ("checks_per_epoch", checks_per_epoch)):
         if value < 1:
@@ -109,7 +110,7 @@ def fit(
             **{"devices": 1, **trainer},
         )
         batches = Batches(_resident(log.train, runner), batch_size, seed)
-        resume = str(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
+        resume = _resumable(checkpoint) if checkpoint and checkpoint.is_file() else None
         try:
             runner.fit(model, batches, ckpt_path=resume, weights_only=True)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into either
@@ -252,6 +253,7 @@ class _Checks(Callback):
         self.best: dict[str, Tensor] | None = None
         self.seconds, self.rows, self.step, self.interrupted = 0.0, 0, 0, False
         self._loss, self._since = torch.zeros(()), 0
+        self._clock = time.perf_counter()  # what fails before training starts has a time too
 
     def on_train_start(self, trainer, model):
         self._clock = time.perf_counter()
@@ -324,6 +326,18 @@ class _Checks(Callback):
         self.seconds, self.rows, self.step = state["seconds"], state["rows"], state["step"]
         self._loss, self._since = state["loss"], state["since"]
         torch.set_rng_state(state["random"].cpu())
+
+
+def _resumable(path: Path) -> str:
+    """The path, where the file is a checkpoint of tensors and plain values; else raises ValueError."""
+    try:
+        found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        whole = {"state_dict", "optimizer_states", "callbacks"} <= set(found)
+    except Exception:  # of pickle, zip files, torch: there is no common one
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is no checkpoint to go on from: delete it, or name another file")
+    return str(path)
 
 
 def _every(path: Path, steps: int) -> ModelCheckpoint:

@@ -46,11 +46,21 @@ def load_checkpoint(
 
     dtype: of the weights, as transformers writes it. checkpointing: recompute activations in the
     backward pass. Dropout is off, in the policy and so in its reference.
-    Raises ModuleNotFoundError without transformers, OSError where there is no such checkpoint.
+    Only weights are read: code that comes with a checkpoint is never run, nor asked about.
+    Raises ModuleNotFoundError without transformers, OSError where there is no such checkpoint,
+    ValueError for one that is broken or needs code of its own.
     """
     transformers = _need("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, trust_remote_code=False
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # of safetensors, pickle, torch, json: there is no common one
+        if isinstance(error, OSError) and error.errno is None:  # transformers: not there
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name} cannot be read as weights alone: {reason}") from None
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for part in model.modules():

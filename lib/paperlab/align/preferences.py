@@ -359,7 +359,9 @@ def _checked(row: tuple[str, str, str]) -> tuple[str, str, str] | str:
 
 
 def _lines(path: Path) -> Iterable[bytes]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    from ..data import fetch
+
+    with fetch.reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         yield from file
 
 

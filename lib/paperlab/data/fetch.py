@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .catalogue import Entry, File, data_root
+
+
+class Broken(ValueError):
+    """A file that is not what its name says, or only a part of it."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a broken archive raises, as Broken: one line that names the file."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise Broken(f"{path.name} is broken: delete and fetch it again ({error})") from None
 
 
 def local_form(entry: Entry, *names: str) -> dict[str, Path] | None:

@@ -11,6 +11,8 @@ import polars as pl
 from . import fetch
 from .catalogue import Entry
 
+LARGEST = 1 << 30  # bytes of a table in an archive: those of ml-1m have 24 MB at most
+
 # Of "Drama|War" (archives) or "Drama War" (local form).
 FIRST_GENRE = (
     pl.col("genres").str.split(" ").list.first().str.split("|").list.first()
@@ -33,7 +35,10 @@ def tables(entry: Entry) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
 
 
 def _archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Ratings, users and items of ml-100k.zip or ml-1m.zip, read inside the archive."""
+    """Ratings, users and items of ml-100k.zip or ml-1m.zip, read inside the archive.
+
+    Raises Broken for an archive that is cut, lacks a table, or has one that is too large or no table.
+    """
     small = path.name == "ml-100k.zip"
     files = ("u.data", "u.user", "u.item") if small else ("ratings.dat", "users.dat", "movies.dat")
     marks = ("\t", "|", "|") if small else ("::",) * 3
@@ -45,20 +50,25 @@ def _archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         ("item_id", "title", "genres"),
     )
     frames = []
-    with zipfile.ZipFile(path) as archive:
+    with fetch.reading(path), zipfile.ZipFile(path) as archive:
         for name, mark, heads in zip(files, marks, columns, strict=True):
-            text = archive.read(f"{path.stem}/{name}").decode("latin-1").replace(mark, "\x1f")
-            frame = pl.read_csv(
-                io.StringIO(text), separator="\x1f", has_header=False, quote_char=None
-            )
-            if name == "u.item":  # 19 flags from column 6 on; the first raised one is the genre
-                flags = frame.columns[5:]
-                genre = pl.coalesce(
-                    pl.when(pl.col(c).cast(pl.Int8) == 1).then(pl.lit(f"g{k}"))
-                    for k, c in enumerate(flags)
-                )
-                frame = frame.select(
-                    pl.col(frame.columns[0]), pl.col(frame.columns[1]), genre.alias("genres")
-                )
-            frames.append(frame.rename(dict(zip(frame.columns, heads, strict=True))))
+            try:
+                frames.append(_table(archive.getinfo(f"{path.stem}/{name}"), archive, mark, heads))
+            except (KeyError, ValueError, RuntimeError, pl.exceptions.PolarsError):
+                raise fetch.Broken(f"{path.name} has no table {name} that can be read") from None
     return tuple(frames)
+
+
+def _table(member: zipfile.ZipInfo, archive, mark: str, heads: tuple[str, ...]) -> pl.DataFrame:
+    if member.file_size > LARGEST:
+        raise ValueError(f"{member.filename} claims {member.file_size:,} bytes")
+    text = archive.read(member).decode("latin-1").replace(mark, "\x1f")
+    frame = pl.read_csv(io.StringIO(text), separator="\x1f", has_header=False, quote_char=None)
+    if member.filename.endswith("u.item"):
+        # 19 flags from column 6 on; the first raised one is the genre
+        flags = frame.columns[5:]
+        genre = pl.coalesce(
+            pl.when(pl.col(c).cast(pl.Int8) == 1).then(pl.lit(f"g{k}")) for k, c in enumerate(flags)
+        )
+        frame = frame.select(*frame.columns[:2], genre.alias("genres"))
+    return frame.rename(dict(zip(frame.columns, heads, strict=True)))

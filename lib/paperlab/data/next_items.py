@@ -30,6 +30,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from . import fetch
 from .prepare import Chunk, FrameSource, TextSource, finish_npy, progress, splitmix
 from .schema import Field, Schema
 from .store import SPLITS, Log, open_store
@@ -79,7 +80,11 @@ def prepare(
     work = folder.with_name(folder.name + ".part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    dealt = _deal(source, what, work, seed)
+    try:
+        dealt = _deal(source, what, work, seed)
+    except fetch.Broken:
+        shutil.rmtree(work)
+        raise
     if dealt.rejected:
         aside = f"{dealt.rejected:,} malformed rows put aside in rejected.tsv"
         warnings.warn(f"{folder.name}: {aside}", stacklevel=2)

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from . import fetch
 from .schema import Field, Schema
 from .store import SPLITS
 
@@ -76,7 +77,8 @@ class TextSource:
         self.stamp = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
 
     def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        with (gzip.open if self.path.suffix == ".gz" else open)(self.path, "rb") as file:
+        opened = gzip.open if self.path.suffix == ".gz" else open
+        with fetch.reading(self.path), opened(self.path, "rb") as file:
             file.seek(position)
             while block := file.read(CHUNK_BYTES):
                 block += file.readline()
@@ -143,12 +145,17 @@ def prepare(
 ) -> None:
     """Write ``source`` as a column store at ``folder``, split 8:1:1 by a seeded hash of the line.
 
-    Works in ``folder`` + ".part" and renames at the end; what is there already is gone on with.
+    Works in ``folder`` + ".part" and renames at the end; what is there already is gone on with,
+    unless the source is broken: then nothing is left.
     """
     work = folder.with_name(folder.name + ".part")
     work.mkdir(parents=True, exist_ok=True)
-    vocabulary = _count(source, recipe, work, seed)
-    rows, rejected = _write(source, recipe, work, seed, vocabulary)
+    try:
+        vocabulary = _count(source, recipe, work, seed)
+        rows, rejected = _write(source, recipe, work, seed, vocabulary)
+    except fetch.Broken:
+        shutil.rmtree(work)
+        raise
     if not rows[0]:
         raise ValueError(f"{folder.name}: no row could be read; see {work / 'rejected.tsv'}")
     sizes = {c: vocabulary[c].height + 1 for c in recipe.columns}

@@ -84,7 +84,7 @@ class Reviews:
         )
 
     def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        with gzip.open(self.path, "rb") as file:
+        with fetch.reading(self.path), gzip.open(self.path, "rb") as file:
             file.seek(position)
             while texts := file.readlines(prepare.CHUNK_BYTES):
                 good, numbers, rejected = [], [], []
@@ -109,7 +109,7 @@ class Reviews:
         The files of 2014 hold Python literals, those of 2018 JSON.
         """
         wanted, found = set(items.to_list()), {}
-        with gzip.open(self.products, "rb") as file:
+        with fetch.reading(self.products), gzip.open(self.products, "rb") as file:
             for line in file:
                 asin = self.ASIN.search(line)
                 if asin and (name := asin[1].decode(errors="replace")) in wanted:

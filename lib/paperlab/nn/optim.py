@@ -84,7 +84,7 @@ class RowAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             for table in group["params"] if group["rows"] else []:
                 state = self.state[table]
-                if state and state["settled"] < state["step"]:
+                if "settled" in state and state["settled"] < state["step"]:  # else loaded: settled
                     last = state["last"]
                     asleep = (last < int(state["step"])).logical_and_(last >= 0)
                     for rows in asleep.nonzero().flatten().split(65_536):  # what a cache can hold
