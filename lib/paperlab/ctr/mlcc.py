@@ -63,9 +63,8 @@ def cross(
         return x @ torch.cat(chosen, 2).mT
     levels = [x[:, :, None] @ thetas[0]]
     for theta in thetas[1:]:
-        levels.append(phi(levels[-1]) @ theta)
-    # The kept U_j are what the next level reads, after phi.
-    levels = [*map(phi, levels[:-1]), levels[-1]]
+        levels[-1] = phi(levels[-1])  # what is kept of a level is what the next one reads
+        levels.append(levels[-1] @ theta)
     return torch.cat([u.transpose(2, 3).flatten(3) for u in _kept(levels, keep)], 3)
 
 
