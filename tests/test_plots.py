@@ -1,11 +1,12 @@
 """Figures carry their data and name, small; pictures are drawn only where a browser is."""
 
 import json
+from types import SimpleNamespace
 
 import plotly.graph_objects as go
 import polars as pl
 import pytest
-from paperlab import plots, widgets
+from paperlab import plots, verdict, widgets
 
 
 def book_with(figure: go.Figure) -> dict:
@@ -61,6 +62,19 @@ def test_a_picture_keeps_the_colour_of_every_method(tmp_path):
 def test_tables_show_four_digits(capsys):
     plots.table(pl.DataFrame({"a": [0.123456, None], "b": [1234567, 2]}))
     assert "Markdown" in capsys.readouterr().out
+
+
+def test_a_bar_does_not_end_a_cell(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    plots.table(pl.DataFrame({"a": ["the largest |Q|"]}))
+    claims = [verdict.Claim("|Q| < 9", "|Q| = 8", "supported")]
+    verdict.show(SimpleNamespace(verdicts=None), claims)
+    for markdown in shown:
+        *_, last = markdown.data.splitlines()
+        assert last.replace("\\|", "").count("|") == markdown.data.splitlines()[1].count("|")
 
 
 def test_an_explorer_refuses_a_start_outside_its_range():

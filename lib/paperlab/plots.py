@@ -142,7 +142,7 @@ def table(frame: pl.DataFrame) -> None:
             return "" if value is None else str(value)
         if isinstance(value, float):
             return f"{value:,.4g}"
-        return f"{value:,}" if isinstance(value, int) else str(value)
+        return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * frame.width]
     lines += ["| " + " | ".join(map(cell, row)) + " |" for row in frame.iter_rows()]
@@ -174,6 +174,8 @@ def attach_pictures(book: dict, folder: Path, prefix: str) -> list[Path]:
     os.environ["BROWSER_PATH"] = browser()
     folder.mkdir(parents=True, exist_ok=True)
     found = figures_of(book)
+    if not found:
+        return []
     paths = [folder / f"{prefix}_{name}.png" for name, _ in found]
     pictures = [
         {

@@ -105,7 +105,8 @@ def show(record: Record, claims: Sequence[Claim]) -> None:
 
     record.verdicts = [asdict(c) for c in claims]
     lines = ["| claim | evidence here | verdict |", "|---|---|---|"]
-    lines += [f"| {c.text} | {c.evidence} | **{c.outcome}** |" for c in claims]
+    cells = [[text.replace("|", "\\|") for text in (c.text, c.evidence)] for c in claims]
+    lines += [f"| {a} | {b} | **{c.outcome}** |" for (a, b), c in zip(cells, claims, strict=True)]
     display(Markdown("\n".join(lines)))
 
 

@@ -40,6 +40,10 @@ def explore(compute: Callable[..., go.Figure], name: str, caption: str, **slider
 
     def redraw(_change) -> None:
         figure = plots.bundle(compute(**{k: s.value for k, s in controls.items()}))
+        # Plotly's renderer in JupyterLab draws once and passes over updates; an output of another
+        # kind in between, as high, makes JupyterLab take a new renderer without a jump of the page.
+        height = figure["application/vnd.plotly.v1+json"]["layout"]["height"]
+        panel.update({"text/html": f'<div style="height: {height}px"></div>'}, raw=True)
         panel.update(figure, raw=True, metadata={"paperlab": {"figure": name}})
 
     for control in controls.values():
