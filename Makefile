@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export BROWSER_PATH ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: run test lab figures bench lock
+.PHONY: run test lab figures book bench lock
 .DEFAULT_GOAL := run
 
 $(READY): requirements.lock pyproject.toml
@@ -22,13 +22,18 @@ test: $(READY)      ## every tier: lint, layers, units, faults, notebooks, brows
 	$(BIN)/ruff check lib tests
 	$(BIN)/ruff format --check lib tests
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax notebooks
+	PYTHONPATH="$(CURDIR)/tests/offline" $(BIN)/python -m pytest --nbval-lax notebooks
 
-lab: $(READY)       ## JupyterLab on the start page
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/000_start_here.ipynb
+lab: $(READY)       ## JupyterLab on the start page, beside its table of contents; prints the address
+	@$(BIN)/jupyter lab workspaces import --Application.log_level=WARN --name paperlab notebooks/.jupyterlab/start.jupyterlab-workspace
+	@$(BIN)/jupyter lab --ip=127.0.0.1 --log-level=WARN --LabApp.default_url=/lab/workspaces/paperlab \
+	  --LabApp.app_settings_dir=notebooks/.jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 figures: $(READY)   ## redraw figures/ from the committed notebooks' outputs
 	$(BIN)/paperlab figures
+
+book: $(READY)      ## all notebooks as a static site, from their committed outputs
+	$(BIN)/paperlab book
 
 bench: $(READY)     ## compare with FuxiCTR and rewrite the README's table
 	$(BIN)/pip install --quiet -c requirements.lock fuxictr==2.3.10
@@ -37,6 +42,6 @@ bench: $(READY)     ## compare with FuxiCTR and rewrite the README's table
 lock:               ## remake requirements.lock from pyproject.toml in a throw-away environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet torch==2.13.0
-	.venv-lock/bin/pip install --quiet '.[test]' 'setuptools>=77'
+	.venv-lock/bin/pip install --quiet '.[test,book]' 'setuptools>=77'
 	.venv-lock/bin/pip freeze --all --exclude paperlab --exclude pip | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock build

@@ -257,11 +257,17 @@ def test_results_filter_compare_and_export(tmp_path):
         one = record(rows({"A": [v]}, first=s), notebook="101_small", profile="quick")
         one |= {"parameters": {"n": n, "seeds": [s]}, "started": f"2026-01-0{k + 1}T00:00:00+00:00"}
         records.write(tmp_path / f"data/runs/r{k}/record.json", one)
-    for words, count in (([], 5), (["--since", "2026-01-04"], 2), (["--profile", "full"], 0), (["--status", "ok"], 5)):  # fmt: skip
+    for words, count in (([], 5), (["--since", "2026-01-04"], 2), (["--profile", "quick"], 5), (["--status", "failed"], 0)):  # fmt: skip
         for suffix, read in (("csv", pl.read_csv), ("parquet", pl.read_parquet)):
             done = paperlab(tmp_path, "results", *words, "--export", f"out/x.{suffix}")
             assert done.returncode == 0, done.stderr
             assert read(tmp_path / f"out/x.{suffix}").height == count
+    # neither an older run of the same seeds nor one of other settings is in the way
+    for k, (extra, seeds) in enumerate([({}, [0, 1, 2]), ({"m": 5}, [7, 8, 9])]):
+        one = record(rows({"A": [0.0, 0.1, 0.2]}, first=seeds[0]), notebook="101_small")
+        one |= {"parameters": {"n": 2, "seeds": seeds} | extra, "profile": "quick"}
+        one["started"] = f"2025-01-0{k + 1}T00:00:00+00:00"
+        records.write(tmp_path / f"data/runs/q{k}/record.json", one)
     done = paperlab(tmp_path, "results", "--compare", "n=2", "n=1", "--export", "x.parquet")
     assert done.returncode == 0, done.stderr
     (line,) = pl.read_parquet(tmp_path / "x.parquet").rows(named=True)
@@ -274,6 +280,8 @@ def test_results_filter_compare_and_export(tmp_path):
         (["--compare", "n=3", "n=1"], "n=3: no such run"),
         (["--compare", "n=x", "n=1"], "n takes int"),
         (["--since", "monday"], "write YYYY-MM-DD"),
+        (["--status", "fail"], "ok, failed or running"),
+        (["--profile", "ful"], "no run has it"),
         (["--export", "x.xls"], "ends with .parquet, .csv or .md"),
     ):
         done = paperlab(tmp_path, "results", *words)

@@ -21,7 +21,8 @@ def test_the_lock_pins_everything_and_names_no_local_build():
 
 def test_the_lock_satisfies_the_lower_bounds():
     pinned = {re.sub(r"[-_.]+", "-", n).lower(): v for n, v in LOCK.items()}
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *extras["test"], *extras["book"]]:
         wanted = Requirement(text)
         assert {s.operator for s in wanted.specifier} == {">="}, text
         assert Version(pinned[wanted.name]) in wanted.specifier, text

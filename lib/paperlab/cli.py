@@ -60,7 +60,7 @@ def _table(title: str | None, columns: list[str], lines: list[list[str]]):
     for column in columns:
         table.add_column(column, overflow="fold")
     for line in lines:
-        table.add_row(*map(str, line))
+        table.add_row(*("" if cell is None else str(cell) for cell in line))
     return table
 
 
@@ -236,9 +236,14 @@ def results(
         raise runs.BadInput(f"--since {since}: write YYYY-MM-DD") from None
     if export and export.suffix not in (".parquet", ".csv", ".md"):
         raise runs.BadInput(f"--export {export}: a name that ends with .parquet, .csv or .md")
+    if status not in (None, "ok", "failed", "running"):
+        raise runs.BadInput(f"--status {status}: ok, failed or running")
     wanted = {"notebook": runs.find(notebook, root).stem if notebook else None}
     wanted |= {"status": status, "profile": profile}
-    table = records.read_all(root).filter(pl.col("started").fill_null("") >= day)
+    table = records.read_all(root)
+    if profile and profile not in table["profile"]:
+        raise runs.BadInput(f"--profile {profile}: no run has it")
+    table = table.filter(pl.col("started").fill_null("") >= day)
     for column, value in wanted.items():
         table = table if value is None else table.filter(pl.col(column) == value)
     if compare:
@@ -247,9 +252,14 @@ def results(
         every = records.every(root)
         listed = {name: every[name] for name in table["run"]}
         table = ledger.compare(*(ledger.pick(listed, word, root) for word in compare))
+    elif not export or export.suffix == ".md":  # for readers: no JSON in it
+        outcomes = [
+            ", ".join(v["outcome"] for v in json.loads(verdicts) or []) or error
+            for verdicts, error in table.select("verdicts", "error").iter_rows()
+        ]
+        table = table.select(SHOWN).with_columns(pl.Series("verdicts", outcomes, pl.String))
     if export:
-        text = export.suffix == ".md" and not compare  # a page for readers has no JSON in it
-        _export(table.select(SHOWN) if text else table, export)
+        _export(table, export)
         print(f"{table.height} rows in {os.path.relpath(export)}")
     elif compare:
         apart = table.filter(pl.col("apart?") != "no")
@@ -261,12 +271,7 @@ def results(
         _print_table(f"a = {compare[0]}, b = {compare[1]}", columns, lines)
         print(f"{table.height - apart.height} of {table.height} measures cannot be told apart")
     else:
-        lines = []
-        for r in table.iter_rows(named=True):
-            verdicts = json.loads(r["verdicts"]) or []
-            outcome = ", ".join(v["outcome"] for v in verdicts) or r["error"] or ""
-            lines.append([*(r[c] for c in SHOWN), outcome])
-        _print_table("Runs", [*SHOWN, "verdicts"], lines)
+        _print_table("Runs", table.columns, table.rows())
 
 
 def _export(table: pl.DataFrame, path: Path) -> None:
@@ -277,7 +282,8 @@ def _export(table: pl.DataFrame, path: Path) -> None:
         table.write_csv(path)
     else:
         cells = [
-            [str(v).replace("|", "\\|").replace("\n", " ") for v in r] for r in table.iter_rows()
+            ["" if v is None else str(v).replace("|", "\\|").replace("\n", " ") for v in r]
+            for r in table.iter_rows()
         ]
         lines = [table.columns, ["---"] * table.width, *cells]
         path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
@@ -300,6 +306,7 @@ def check(
     notebook = runs.find(name, root)
     kept = records.reference(notebook.stem, profile, root)
     if kept is None:
+        runs.settle(notebook, profile)  # else the advice below would be of no use
         raise runs.BadInput(
             f"data/reference has no {notebook.stem}_{profile}.json to hold against: "
             f"paperlab run {name} --profile {profile} --keep makes it"
@@ -439,6 +446,16 @@ def refresh(name: Name) -> None:
     root = records.project_root()
     for drawn in runs.refresh(runs.find(name, root), root):
         print(os.path.relpath(drawn))
+
+
+@app.command("book")
+def make_book() -> None:
+    """All notebooks as a static site in build/book, from their committed outputs; nothing is run."""
+    from . import book
+
+    root = records.project_root()
+    pages = book.build(root, root / "build/book")
+    print(f"{len(pages)} pages; open {os.path.relpath(root / 'build/book/index.html')}")
 
 
 @app.command()

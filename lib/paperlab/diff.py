@@ -174,7 +174,9 @@ def _figures(a: Run, b: Run) -> Section:
         elif all(paths):
             same = "yes" if paths[0].read_bytes() == paths[1].read_bytes() else "no"
         lines.append((same != "yes", [figure, *told, same]))
-    return Section("Figures", ["figure", "a", "b", "equal?"], lines, _equal(lines))
+    unknown = sum(cells[-1] == "unknown" for _, cells in lines)
+    note = _equal(lines) + (f"; {unknown} unknown, for want of pictures" if unknown else "")
+    return Section("Figures", ["figure", "a", "b", "equal?"], lines, note)
 
 
 def _pairs(a: dict, b: dict) -> list[tuple[bool, list[str]]]:

@@ -163,8 +163,10 @@ def compare(a: list[dict], b: list[dict]) -> pl.DataFrame:
 def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
     """The records that a word names, of those by name in ``found``.
 
-    A run's name, or how it begins; or NAME=VALUE: all successful runs with that value, which is
-    read as --set reads it. Raises BadInput where it names none, or a beginning names several.
+    A run's name, or how it begins; or NAME=VALUE: the successful runs with that value, which is
+    read as --set reads it. Of these, the newest one's notebook and other parameters are what all
+    have, and a seed counts once, in the newest run that has it: ``found`` is newest first. Raises
+    BadInput where it names none, or a beginning names several.
     """
     name, equals, text = word.partition("=")
     if not equals:
@@ -176,10 +178,21 @@ def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
         books = {path.stem: runs.inspect(path) for path in runs.notebooks(root)}
         good = [r for r in found.values() if r["status"] == "ok" and name in r["parameters"]]
         known = [(r, books.get(r["notebook"], {}).get(name)) for r in good]
-        side = [r for r, p in known if p and p.cast(text) == r["parameters"][name]]
+        fit = [r for r, p in known if p and p.cast(text) == r["parameters"][name]]
+        side, seeds = [], set()
+        for r in fit:
+            own = set(r["parameters"].get("seeds", []))
+            if _setting(r) == _setting(fit[0]) and not (seeds & own):
+                side.append(r)
+                seeds |= own
     if not side:
         raise runs.BadInput(f"{word}: no such run; paperlab results lists them")
     return side
+
+
+def _setting(record: dict) -> tuple:
+    """What a record must share with others to be read as one run over more seeds."""
+    return record["notebook"], {k: v for k, v in record["parameters"].items() if k != "seeds"}
 
 
 def claims(found: list[dict]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ import os
 import re
 import time
 import tokenize
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,8 @@ from . import digest, plots, records
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
 LONGEST = 10_000  # of a list written as first..last
+# kernels say that loopback is not encrypted, and how they were stopped; what fails is in the outputs
+QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 RANGE = re.compile(r"(-?[\d_.]*?\d)?\.\.(-?\d[\d_.]*)?\)?\s*$")
 
 
@@ -58,7 +61,7 @@ class Parameter:
             span = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
             if span and self.type == "list[int]":
                 first, last = int(span[1]), int(span[2])
-                if last - first >= LONGEST:
+                if not 0 <= last - first < LONGEST:
                     raise self._bad(text)
                 value = list(range(first, last + 1))
             else:
@@ -235,7 +238,7 @@ def run(
     try:
         papermill.execute_notebook(
             notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
-            progress_bar=progress and {"desc": notebook.stem}, log_output=False,
+            progress_bar=progress and {"desc": notebook.stem}, log_output=False, extra_arguments=QUIET,
         )  # fmt: skip
     except PapermillExecutionError as problem:
         message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
@@ -256,9 +259,13 @@ def run(
     records.write(path, record)
     if error is None:
         book = json.loads(executed.read_text())
-        drawn = plots.attach_pictures(book, folder, notebook.stem)
-        records.replace(executed, json.dumps(book, indent=1, ensure_ascii=False))
-        records.write(path, record | {"figures": [p.name for p in drawn]})
+        try:
+            drawn = plots.attach_pictures(book, folder, notebook.stem)
+            records.replace(executed, json.dumps(book, indent=1, ensure_ascii=False))
+            records.write(path, record | {"figures": [p.name for p in drawn]})
+        except OSError as problem:  # a full disk: also where the browser's picture is then missing
+            told = "the run is recorded, but its figures could not be written"
+            raise RunFailed(f"{notebook.stem}: {told}: {problem}") from None
     if error is not None:
         if error["message"] == "interrupted":
             raise KeyboardInterrupt
@@ -270,9 +277,14 @@ def run(
 def _failed_cell(executed: Path) -> int | None:
     """The number, among the reader's code cells, of the last one that papermill started.
 
-    Counts are no help: those of a cell that takes the kernel with it may never arrive.
+    Counts are no help: those of a cell that takes the kernel with it may never arrive. None where
+    there is no notebook; one that a full disk cut short is removed: the record needs its room.
     """
-    book = json.loads(executed.read_text()) if executed.is_file() else {"cells": []}
+    try:
+        book = json.loads(executed.read_text())
+    except (OSError, ValueError):
+        executed.unlink(missing_ok=True)
+        return None
     started = [
         c
         for c in book["cells"]
@@ -286,7 +298,8 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
     """Execute a notebook in place with its defaults and draw its figures into figures/.
 
     What is committed has counts 1..n, no metadata of papermill or widgets, no widget views, and a
-    PNG beside every figure; its own metadata is the digest of the code that made it. Raises RunFailed when a cell fails; the file is then left as it was.
+    PNG beside every figure; its own metadata is the digest of the code that made it. Raises
+    RunFailed when a cell fails; the file is then left as it was.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -297,23 +310,30 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
     book = nbformat.read(notebook, as_version=4)
     try:
         NotebookClient(
-            book, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}
-        ).execute()
+            book, kernel_name="python3", extra_arguments=QUIET,
+            resources={"metadata": {"path": str(notebook.parent)}},
+        ).execute()  # fmt: skip
     except CellExecutionError as problem:
         raise RunFailed(f"{notebook.stem}: {problem.ename}: {problem.evalue}") from None
     except DeadKernelError:
         raise RunFailed(f"{notebook.stem}: the kernel died, out of memory perhaps") from None
-    book.metadata = {
+    executed = json.loads(nbformat.writes(book))
+    clean(executed, code)
+    return _save_with_pictures(notebook, executed, root)
+
+
+def clean(book: dict, code: str) -> None:
+    """Take out of an executed notebook what is not committed: see `refresh`; code: its digest."""
+    book["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
         "paperlab": {"code": code},
     }
-    for cell in book.cells:
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
-        if cell.cell_type == "code":
-            views = "application/vnd.jupyter.widget-view+json"
-            cell.outputs = [o for o in cell.outputs if views not in o.get("data", {})]
-    return _save_with_pictures(notebook, json.loads(nbformat.writes(book)), root)
+    view = "application/vnd.jupyter.widget-view+json"
+    for cell in book["cells"]:
+        cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if view not in o.get("data", {})]
 
 
 def redraw(notebook: Path, root: Path) -> list[Path]:
@@ -341,13 +361,18 @@ def card(notebook: Path) -> dict[str, str]:
 
 
 def _literal(text: str) -> Any:
-    """A Python literal, or the text itself; lists may hold bare words, as shells eat quotes."""
+    """What `_word` reads; a list may hold bare words, as shells eat quotes, but no lists."""
+    value = _word(text)
+    if value == text and re.fullmatch(r"\[[^][{}'\"]*\]", text):
+        return [_word(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    return value
+
+
+def _word(text: str) -> Any:
+    """A Python literal, true or false in whatever case, or the text itself."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        pass
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if text.startswith("[") and text.endswith("]"):
-        return [_literal(part.strip()) for part in text[1:-1].split(",") if part.strip()]
-    return text
+        with warnings.catch_warnings():  # of odd escapes and numbers: what counts is what comes out
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text.lower() == "true" if text.lower() in ("true", "false") else text

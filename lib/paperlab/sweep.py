@@ -74,7 +74,10 @@ def grid_values(parameter: runs.Parameter, text: str) -> list[Any]:
             values.append(parameter.cast(piece))
             continue
         span = inside == "int" and ".." in piece
-        found = several.cast(piece) if span else [single.cast(piece)]
+        try:
+            found = several.cast(piece) if span else [single.cast(piece)]
+        except runs.BadInput:
+            found = [single.cast(piece)]  # refuses a bad range by what one run takes
         values += [[v] for v in found] if as_list else found
     if not values:
         raise runs.BadInput(f"--grid {parameter.name}={text}: write NAME=V1,V2 or NAME=FIRST..LAST")
@@ -90,7 +93,7 @@ def plan(
     """
     known, slug = runs.inspect(notebook), runs.NOTEBOOK.fullmatch(notebook.stem)[2]
     base = runs.settle(notebook, profile, fixed)
-    taken = {runs.pick(known, name, slug).name for name in fixed}
+    taken = list(dict.fromkeys(runs.pick(known, name, slug).name for name in fixed))
     axes: dict[str, list] = {}
     for name, text in grid:
         parameter = runs.pick(known, name, slug)

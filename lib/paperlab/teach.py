@@ -47,6 +47,8 @@ def teach(notebook: Path, folder: Path, root: Path, force: bool = False) -> tupl
     import nbformat
 
     folder = folder.resolve()
+    if folder.is_file():
+        raise runs.BadInput(f"--to {folder.name}: a file, not a folder")
     if folder == (root / "notebooks").resolve():
         raise runs.BadInput(f"--to {folder.name}: copies there would be taken for papers")
     runs.inspect(notebook)

@@ -1,19 +1,31 @@
-"""The real JupyterLab in headless Chromium: the start page and each paper, run from top to bottom."""
+"""The real JupyterLab, as `make lab` starts it, in headless Chromium: every notebook is run and every slider moved.
 
+What is seen is kept in test-artefacts: a picture of each notebook, explorers.json with the
+milliseconds that each slider took, and 000_start_here_lab.png, which is the README's picture of the
+start page: copy it to figures/ to renew that one.
+"""
+
+import ast
+import contextlib
+import json
 import os
-import secrets
-import socket
+import re
+import shutil
+import signal
+import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
-from paperlab import plots, records
+from paperlab import plots, records, runs
 
 ROOT = records.project_root(Path(__file__))
-BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+START, *PAPERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 ARTEFACTS = ROOT / "test-artefacts"
 FLAGS = [
     "--no-sandbox",
@@ -24,94 +36,276 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# All cells are in the page, also those out of sight.
+TRACKER = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+# Resolves when, after the next key, the figure of cell i holds other data; to the milliseconds from
+# one to the other, or null after 20 seconds. While a figure is drawn anew there may be none.
+ANSWER = """i => {
+  const cell = jupyterapp.shell.currentWidget.content.widgets[i].node;
+  const held = () => {
+    const figure = cell.querySelector('.js-plotly-plot');
+    return figure?.data && JSON.stringify([figure.data, figure.layout.title.text, figure.layout.shapes]);
+  };
+  const before = held();
+  window.answer = new Promise(resolve => document.addEventListener('keydown', event => {
+    const look = () => {
+      const now = held(), took = performance.now() - event.timeStamp;
+      if (now && now !== before) resolve(took);
+      else if (took > 20000) resolve(null);
+      else setTimeout(look, 2);
+    };
+    look();
+  }, { capture: true, once: true }));
+}"""
 
 if plots.browser() is None:
     assert not os.environ.get("CI"), "CI must have a Chromium: see .ci/run"
     pytest.skip("no Chrome or Chromium on this machine", allow_module_level=True)
 
 
+class Lab:
+    """A running `make lab`: its process, the project's copy that it serves, and what it printed."""
+
+    def __init__(self, process: subprocess.Popen, folder: Path, printed: str):
+        self.process, self.folder, self.printed = process, folder, printed
+        self.address = printed.split()[-1]
+        pattern = r"(http://127\.0\.0\.1:\d+)/lab/workspaces/paperlab\?token=(\w+)"
+        found = re.fullmatch(pattern, self.address)
+        assert found, printed
+        self.base, self.token = found.groups()
+
+    def ask(self, path: str, method: str = "GET", token: str | None = None) -> tuple[int, list]:
+        """Status and content of an answer of the server's interface."""
+        headers = {"Authorization": f"token {self.token if token is None else token}"}
+        request = urllib.request.Request(f"{self.base}/api/{path}", method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read() or "[]")
+        except urllib.error.HTTPError as refused:
+            return refused.code, []
+
+    def shut_down(self) -> None:
+        """End all kernels and terminals."""
+        for kernel in self.ask("kernels")[1]:
+            self.ask(f"kernels/{kernel['id']}", "DELETE")
+        for terminal in self.ask("terminals")[1]:
+            self.ask(f"terminals/{terminal['name']}", "DELETE")
+        assert self.ask("kernels") == self.ask("terminals") == (200, [])
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab on loopback over copies of the notebooks' folder, so that nothing is changed."""
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "notebooks").mkdir()
-    for book in BOOKS:
-        (folder / "notebooks" / book.name).write_text(book.read_text())
-    (folder / "notebooks/profiles.yaml").write_text((ROOT / "notebooks/profiles.yaml").read_text())
-    (folder / "pyproject.toml").touch()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    command += [f"--port={port}", "--ip=127.0.0.1", f"--IdentityProvider.token={token}"]
-    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "workspaces")
-    server = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    """`make lab` in a copy of the project and with settings of its own, so that nothing is changed."""
+    home = tmp_path_factory.mktemp("lab")
+    folder, settings = home / "project", home / "config" / TRACKER
+    shutil.copytree(
+        ROOT / "notebooks",
+        folder / "notebooks",
+        ignore=shutil.ignore_patterns(".ipynb_checkpoints"),
     )
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{address}/api?token={token}", timeout=1)
-            break
-        except OSError:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("data", "lib"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"windowingMode": "none"}))
+    (home / "config/jupyter_lab_config.json").write_text(
+        json.dumps({"LabApp": {"expose_app_in_browser": True}})
+    )
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "BROWSER": "true",  # the program of that name: no window of the user's browser is opened
+    }
+    log = home / "printed.txt"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            ["make", "--assume-old=.venv/.ready", "lab"], cwd=folder, env=environment,
+            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        limit = time.monotonic() + 120
+        while "token=" not in log.read_text().rpartition("\n")[0]:
+            assert server.poll() is None and time.monotonic() < limit, log.read_text()
             time.sleep(0.25)
-    yield lambda path: f"{address}/lab/tree/{path}?token={token}&reset"
-    server.terminate()
-    server.wait(20)
+        yield Lab(server, folder, log.read_text())
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
 
 
 @pytest.fixture(scope="module")
-def page():
+def chromium():
     from playwright.sync_api import sync_playwright
 
+    ARTEFACTS.mkdir(exist_ok=True)
     with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=plots.browser(), args=FLAGS)
-        yield chromium.new_page(viewport={"width": 1400, "height": 1000})
-        chromium.close()
+        found = play.chromium.launch(executable_path=plots.browser(), args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(lab, chromium):
+    """A page of its own; what it started is shut down afterwards."""
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    yield page
+    page.close()
+    lab.shut_down()
+
+
+@pytest.fixture(scope="module")
+def timings():
+    """Milliseconds by notebook and slider, written when all notebooks are through."""
+    found = {}
+    yield found
+    ARTEFACTS.joinpath("explorers.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def listening(pid: int) -> dict[int, set]:
+    """The addresses at which a process' descendants take connections, by process."""
+    found = {}
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
+            for socket in child.net_connections("inet"):
+                if socket.status == psutil.CONN_LISTEN:
+                    found.setdefault(child.pid, set()).add(socket.laddr)
+    return found
+
+
+def explorer(book: Path) -> tuple[int, list[str]]:
+    """Index of the cell with the explorer, and the names of its sliders."""
+    for index, cell in enumerate(json.loads(book.read_text())["cells"]):
+        if cell["cell_type"] == "code" and "widgets.explore(" in "".join(cell["source"]):
+            for node in ast.walk(ast.parse("".join(cell["source"]))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "widgets.explore":
+                    return index, [keyword.arg for keyword in node.keywords]
+    raise AssertionError(f"{book.name} has no explorer")
+
+
+def open_notebook(page, lab, book: Path) -> None:
+    page.goto(f"{lab.base}/lab/tree/notebooks/{book.name}?token={lab.token}&reset")
+    page.wait_for_selector(".jp-NotebookPanel h1", timeout=120_000)
+
+
+def wait_for_kernel(page) -> None:
+    page.get_by_text(re.compile(r" \| Idle$")).wait_for(timeout=120_000)  # in the status bar
+
+
+def cell_at(page, index: int):
+    return page.locator(".jp-NotebookPanel .jp-Cell").nth(index)
 
 
 def run_all(page) -> None:
+    """Run all cells from the menu; the end is when JupyterLab's own command says so."""
+    wait_for_kernel(page)
+    page.evaluate(
+        """() => { window.ran = new Promise(done => jupyterapp.commands.commandExecuted.connect(
+            (_, { id, result }) => id === 'notebook:run-all-cells' && done(result))); }"""
+    )
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+    ran = page.evaluate("window.ran")
+    cells = page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+    code = [c for c in cells if c["cell_type"] == "code"]
+    outputs = [o for c in code for o in c["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert ran is True
+    assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
 
 
-def test_the_start_page_runs_in_jupyterlab(lab, page):
-    page.goto(lab("notebooks/000_start_here.ipynb"))
-    page.wait_for_selector(".jp-NotebookPanel", timeout=120_000)
-    page.wait_for_selector("h1", timeout=60_000)
-    run_all(page)
-    page.wait_for_timeout(2000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTEFACTS / "000_start_here.png")
-    assert (
-        page.locator(
-            ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
-        ).count()
-        == 0
+def test_make_lab_prints_an_address_that_needs_its_token_and_stays_on_this_machine(lab):
+    assert lab.printed.rstrip().splitlines()[-1].strip() == lab.address
+    for path in ("kernels", "terminals", "contents"):
+        assert lab.ask(path)[0] == 200
+        assert lab.ask(path, token="")[0] == 403
+        assert lab.ask(path, token="0" * len(lab.token))[0] == 403
+    for path in ("kernels", "terminals"):
+        assert lab.ask(path, "POST", token="")[0] == 403
+        assert lab.ask(path, "POST")[0] in (200, 201)
+    limit = time.monotonic() + 60
+    while len(found := listening(lab.process.pid)) < 2:  # the server, and the kernel when it is up
+        assert time.monotonic() < limit
+        time.sleep(0.25)
+    assert {place.ip for places in found.values() for place in places} == {"127.0.0.1"}
+    assert int(lab.base.rpartition(":")[2]) in {p.port for places in found.values() for p in places}
+    lab.shut_down()
+
+
+def test_the_address_opens_the_start_page_beside_its_table_of_contents(lab, page):
+    from PIL import Image
+
+    page.goto(lab.address)
+    page.wait_for_selector(".jp-NotebookPanel h1", timeout=120_000)
+    wait_for_kernel(page)
+    tab = page.locator("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current .lm-TabBar-tabLabel")
+    assert tab.inner_text() == START.name
+    texts = [c for c in json.loads(START.read_text())["cells"] if c["cell_type"] == "markdown"]
+    lines = "".join("".join(c["source"]) + "\n" for c in texts).splitlines()
+    wanted = [line.lstrip("# ") for line in lines if re.match("#+ ", line)]
+    seen = page.locator("#jp-left-stack .jp-tocItem-content:visible")
+    assert [text.strip() for text in seen.all_inner_texts()] == wanted
+    picture = ARTEFACTS / "000_start_here_lab.png"
+    page.screenshot(path=picture)
+    Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
+        picture, optimize=True
     )
-    assert page.locator("table").count() >= 2
 
 
-@pytest.mark.parametrize(
-    "book", [b for b in BOOKS if not b.stem.startswith("0")], ids=lambda p: p.stem
-)
-def test_a_papers_committed_figures_show_without_running(lab, page, book):
-    page.goto(lab(f"notebooks/{book.name}"))
-    page.wait_for_selector(".jp-NotebookPanel", timeout=120_000)
-    page.wait_for_selector("h1", timeout=60_000)
-    figure = page.locator(".js-plotly-plot, .jp-RenderedPlotly, .jp-RenderedImage img")
-    for _ in range(80):  # cells out of sight are not rendered: scroll to the first figure
-        if figure.count():
-            break
-        page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer").first.evaluate(
-            "panel => panel.scrollBy(0, 500)"
-        )
-        page.wait_for_timeout(250)
-    assert figure.count(), "no figure in the whole notebook"
-    figure.first.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)
-    ARTEFACTS.mkdir(exist_ok=True)
+def test_the_start_page_runs(lab, page):
+    open_notebook(page, lab, START)
+    run_all(page)
+    assert page.locator(".jp-OutputArea table").count() >= 2
+    page.screenshot(path=ARTEFACTS / f"{START.stem}.png")
+
+
+@pytest.mark.parametrize("book", PAPERS, ids=lambda p: p.stem)
+def test_an_explorers_committed_figure_shows_without_a_kernel(lab, page, book):
+    page.route(  # where a kernel would be started
+        "**/api/sessions*",
+        lambda route: route.abort() if route.request.method == "POST" else route.continue_(),
+    )
+    open_notebook(page, lab, book)
+    page.locator(".jp-Dialog .jp-mod-accept", has_text="Ok").click()
+    page.locator(".jp-Dialog .jp-mod-reject", has_text="No Kernel").click()
+    page.mouse.move(0, 0)  # under the mouse a picture becomes a graph that can be turned and zoomed
+    figure = cell_at(page, explorer(book)[0]).locator(".jp-RenderedPlotly img").first
+    figure.scroll_into_view_if_needed()
+    assert figure.is_visible()
+    assert figure.evaluate("picture => picture.decode().then(() => picture.width)") > 500
+    assert lab.ask("kernels") == (200, [])
+    page.screenshot(path=ARTEFACTS / f"{book.stem}_committed.png")
+
+
+@pytest.mark.parametrize("book", PAPERS, ids=lambda p: p.stem)
+def test_a_paper_runs_and_its_explorer_answers_every_slider(lab, page, timings, capsys, book):
+    open_notebook(page, lab, book)
+    run_all(page)
+    index, names = explorer(book)
+    panel = cell_at(page, index)
+    panel.scroll_into_view_if_needed()
+    panel.locator(".noUi-handle").nth(len(names) - 1).wait_for()
+    assert panel.locator(".widget-slider .widget-label").all_inner_texts() == names
+    timings[book.stem] = {}
+    for name, handle in zip(names, panel.locator(".noUi-handle").all(), strict=True):
+        handle.focus()
+        last = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+        keys = ["ArrowLeft", "ArrowRight"] if last else ["ArrowRight", "ArrowLeft"]
+        took = []
+        for key in keys * 3:
+            page.evaluate(ANSWER, index)
+            page.keyboard.press(key)
+            took.append(page.evaluate("window.answer"))
+            assert took[-1] is not None, f"{name}, {key}: the figure stays as it is"
+        timings[book.stem][name] = [round(t) for t in took]
     page.screenshot(path=ARTEFACTS / f"{book.stem}.png")
+    medians = {name: statistics.median(took) for name, took in timings[book.stem].items()}
+    with capsys.disabled():
+        print(f"\n{book.stem}, ms from a slider to new data:", medians)
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    saved = json.loads((lab.folder / "notebooks" / book.name).read_text())
+    assert "widgets" not in saved["metadata"]  # JupyterLab keeps no state of them
+    assert "widget-view" in json.dumps(saved)
+    runs.clean(saved, code="")
+    assert "widget-view" not in json.dumps(saved)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -171,29 +170,33 @@ SLOW = """
     keep = prepare._write_state
     def slow(work, state):
         keep(work, state)
-        time.sleep(0.02)
+        print("written", flush=True)
+        time.sleep(0.05)  # time for the kill
     prepare._write_state = slow
     made(Path({source!r}), Path({folder!r}))
 """
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.2])
-def test_a_killed_preparation_resumes_to_the_same_bytes(tmp_path, seconds):
+@pytest.mark.parametrize("share", [0.1, 0.8])
+def test_a_killed_preparation_resumes_to_the_same_bytes(tmp_path, monkeypatch, share):
     (tmp_path / "x.tsv").write_text(text(6000))
-    made(tmp_path / "x.tsv", tmp_path / "whole")
+    written, keep = [], prepare._write_state
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "CHUNK_BYTES", 2000)
+        patch.setattr(prepare, "_write_state", lambda *a: written.append(keep(*a)))
+        made(tmp_path / "x.tsv", tmp_path / "whole")
     code = textwrap.dedent(SLOW).format(
         here=str(Path(__file__).parent),
         source=str(tmp_path / "x.tsv"),
         folder=str(tmp_path / "cut"),
     )
-    victim = subprocess.Popen([sys.executable, "-c", code])
-    state = tmp_path / "cut.part/state.json"
-    deadline = time.time() + 60
-    while not state.is_file() and time.time() < deadline:
-        time.sleep(0.01)
-    time.sleep(seconds)
+    victim = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for _ in range(int(share * len(written))):
+        assert victim.stdout.readline() == "written\n"
     victim.send_signal(signal.SIGKILL)
     victim.wait()
+    victim.stdout.close()
+    state = tmp_path / "cut.part/state.json"
     assert not (tmp_path / "cut").exists(), "killed too late to show anything"
     assert json.loads(state.read_text())["position"] >= 0
     made(tmp_path / "x.tsv", tmp_path / "cut")
