@@ -50,7 +50,9 @@ def ruff(folder: Path) -> None:
 @pytest.mark.slow
 def test_what_it_makes_passes_as_it_is(home):
     """The command, then ruff, the hygiene of the two notebooks that it ran, layers, and the new test."""
-    path = os.pathsep.join([str(home / "lib"), os.environ["PYTHONPATH"]])  # the network stays closed
+    path = os.pathsep.join(
+        [str(home / "lib"), os.environ["PYTHONPATH"]]
+    )  # the network stays closed
     here = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = paperlab(home, "new", "104_two_names", "--title", TITLE, **here)
     assert done.returncode == 0, done.stderr
