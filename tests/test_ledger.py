@@ -176,6 +176,7 @@ def test_claims_costs_and_leaders_of_a_small_record():
     for r, speed in zip(table, range(10, 19), strict=True):
         r["samples_per_second"] = float(speed)
     verdicts = [{"text": "A is best", "evidence": "+0.1", "outcome": "partly"}]
+    verdicts.append(verdicts[0] | {"text": "A was best (full record)"})  # an older record's claim
     one = record(table, verdicts=verdicts, seconds=3.5, peak_memory_mb=90, machine="m", device="cpu")  # fmt: skip
     (claim,) = ledger.claims([one]).rows(named=True)
     assert (claim["outcome"], claim["seeds"], claim["rows"]) == ("partly", 3, 9)

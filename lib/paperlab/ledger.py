@@ -196,7 +196,11 @@ def _setting(record: dict) -> tuple:
 
 
 def claims(found: list[dict]) -> pl.DataFrame:
-    """Every claim of every record: outcome, evidence, and its size in seeds and in rows with a seed."""
+    """Every claim of every record: outcome, evidence, and its size in seeds and in rows with a seed.
+
+    A run also shows what the record that was kept before says, marked "full record": those claims
+    are that record's, and are left out.
+    """
     import polars as pl
 
     lines = [
@@ -211,6 +215,7 @@ def claims(found: list[dict]) -> pl.DataFrame:
         }
         for r in found
         for c in r["verdicts"]
+        if not c["text"].endswith("full record)")
     ]
     columns = ["notebook", "profile", "claim", "evidence", "outcome"]
     schema = dict.fromkeys(columns, pl.String) | {"seeds": pl.Int64, "rows": pl.Int64}
