@@ -73,11 +73,13 @@ def grid_values(parameter: runs.Parameter, text: str) -> list[Any]:
         if as_list and piece.startswith("["):
             values.append(parameter.cast(piece))
             continue
-        span = inside == "int" and ".." in piece
-        try:
-            found = several.cast(piece) if span else [single.cast(piece)]
-        except runs.BadInput:
-            found = [single.cast(piece)]  # refuses a bad range by what one run takes
+        if inside == "int" and ".." in piece:
+            try:
+                found = several.cast(piece)
+            except runs.BadInput:
+                found = [single.cast(piece)]  # refuses a bad range by what one run takes
+        else:
+            found = [single.cast(piece)]
         values += [[v] for v in found] if as_list else found
     if not values:
         raise runs.BadInput(f"--grid {parameter.name}={text}: write NAME=V1,V2 or NAME=FIRST..LAST")
