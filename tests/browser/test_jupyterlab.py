@@ -27,15 +27,6 @@ from paperlab import plots, records, runs
 ROOT = records.project_root(Path(__file__))
 START, *PAPERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 ARTEFACTS = ROOT / "test-artefacts"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # All cells are in the page, also those out of sight.
 TRACKER = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
 # Resolves when, after the next key, the figure of cell i holds other data; to the milliseconds from
@@ -133,17 +124,6 @@ def lab(tmp_path_factory):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(60)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    ARTEFACTS.mkdir(exist_ok=True)
-    with sync_playwright() as play:
-        found = play.chromium.launch(executable_path=plots.browser(), args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -23,16 +23,6 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=plots.browser(), args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def opened(site, chromium):
     """Opens a page of the site at a width; what it asks of others and its errors must stay empty."""
@@ -78,7 +68,6 @@ def test_a_page_draws_its_figures_and_formulas(opened, name):
     assert (page.locator(".math").count() > 20) == (name != "000_start_here")
     assert page.locator("[data-mml-node=merror]").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") == 1400
-    ARTEFACTS.mkdir(exist_ok=True)
     page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=ARTEFACTS / f"book_{name}.png")
 
