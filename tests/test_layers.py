@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 LIB = Path(__file__).parents[1] / "lib/paperlab"
-SHARED = {"data": 0, "metrics": 0, "nn": 2, "train": 4, "plots": 5, "widgets": 6, "records": 5}
-SHARED |= {"digest": 4, "verdict": 6, "runs": 7, "sweep": 8, "ledger": 8, "bench": 8, "cli": 10}
+SHARED = {"data": 0, "metrics": 0, "nn": 2, "train": 4, "plots": 5, "redraw": 5, "widgets": 6}
+SHARED |= {
+    "digest": 4,
+    "records": 5,
+    "verdict": 6,
+    "runs": 7,
+    "sweep": 8,
+    "ledger": 8,
+    "bench": 8,
+    "cli": 10,
+}
 SHARED |= {"teach": 8, "new": 8, "book": 8, "diff": 9}
 FAMILY = 3  # every other folder: it may use nn, metrics and data
 

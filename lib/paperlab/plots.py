@@ -98,6 +98,7 @@ FAMILIES = {
 }
 COLOURS = {name: colour for methods in FAMILIES.values() for name, colour in methods.items()}
 SIZE = {"width": 700, "height": 380}
+PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def colour(method: str) -> str:
@@ -130,23 +131,31 @@ def bundle(figure: go.Figure) -> dict:
         height=figure.layout.height or SIZE["height"],
     )
     figure.update_xaxes(**grid).update_yaxes(**grid)
-    return {"application/vnd.plotly.v1+json": json.loads(figure.to_json())}
+    return {PLOTLY: json.loads(figure.to_json())}
 
 
 def table(frame: pl.DataFrame) -> None:
-    """Display a polars table: floats to 4 significant digits, whole numbers with separators."""
+    """Display a polars table, as `markdown` writes it."""
     from IPython.display import Markdown, display
+
+    display(Markdown(markdown(frame)))
+
+
+def markdown(frame: pl.DataFrame) -> str:
+    """A polars table: floats to 4 significant digits, whole numbers with separators."""
 
     def cell(value) -> str:
         if isinstance(value, bool) or value is None:
             return "" if value is None else str(value)
         if isinstance(value, float):
             return f"{value:,.4g}"
-        return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
+        if isinstance(value, int):
+            return f"{value:,}"
+        return str(value).replace("|", "\\|").replace("\n", " ")
 
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * frame.width]
     lines += ["| " + " | ".join(map(cell, row)) + " |" for row in frame.iter_rows()]
-    display(Markdown("\n".join(lines)))
+    return "\n".join(lines)
 
 
 def figures_of(book: dict) -> list[tuple[str, dict]]:
@@ -165,7 +174,8 @@ def attach_pictures(book: dict, folder: Path, prefix: str) -> list[Path]:
     The PNGs also go into the notebook's outputs. Without a Chrome or Chromium that starts nothing
     is drawn and the list is empty.
     """
-    if browser() is None:
+    found = figures_of(book)
+    if not found or browser() is None:
         return []
     import kaleido
     import plotly.graph_objects as go
@@ -173,13 +183,10 @@ def attach_pictures(book: dict, folder: Path, prefix: str) -> list[Path]:
 
     os.environ["BROWSER_PATH"] = browser()
     folder.mkdir(parents=True, exist_ok=True)
-    found = figures_of(book)
-    if not found:
-        return []
     paths = [folder / f"{prefix}_{name}.png" for name, _ in found]
     pictures = [
         {
-            "fig": go.Figure(output["data"]["application/vnd.plotly.v1+json"]).to_dict(),
+            "fig": go.Figure(output["data"][PLOTLY]).to_dict(),
             "path": path,
             "opts": {"format": "png", "width": SIZE["width"], "scale": 1},
         }

@@ -19,7 +19,9 @@ def explore(compute: Callable[..., go.Figure], name: str, caption: str, **slider
     widget state needs saving. Raises ValueError for a start outside its range.
     """
     import ipywidgets
-    from IPython.display import display
+    from IPython.display import Markdown, display
+
+    from .redraw import Redraw
 
     controls = {}
     for key, (low, high, start) in sliders.items():
@@ -30,24 +32,20 @@ def explore(compute: Callable[..., go.Figure], name: str, caption: str, **slider
         step = 1 if whole else (high - low) / 50
         controls[key] = kind(start, min=low, max=high, step=step, description=key)
 
-    display(ipywidgets.VBox(list(controls.values())))
-    panel = display(
-        plots.bundle(compute(**{k: s.value for k, s in controls.items()})),
-        raw=True,
-        metadata={"paperlab": {"figure": name}},
-        display_id=True,
-    )
+    def figure() -> dict:
+        return plots.bundle(compute(**{key: control.value for key, control in controls.items()}))
 
-    def redraw(_change) -> None:
-        figure = plots.bundle(compute(**{k: s.value for k, s in controls.items()}))
-        # Plotly's renderer in JupyterLab draws once and passes over updates; an output of another
-        # kind in between, as high, makes JupyterLab take a new renderer without a jump of the page.
-        height = figure["application/vnd.plotly.v1+json"]["layout"]["height"]
-        panel.update({"text/html": f'<div style="height: {height}px"></div>'}, raw=True)
-        panel.update(figure, raw=True, metadata={"paperlab": {"figure": name}})
+    redraw, metadata = Redraw(), {"paperlab": {"figure": name}}
+    display(ipywidgets.VBox([*controls.values(), redraw]))
+    panel = display(figure(), raw=True, metadata=metadata, display_id=True)
 
+    def moved(_change) -> None:
+        redraw.figure = figure()[plots.PLOTLY]
+
+    def update(*_message) -> None:
+        panel.update({plots.PLOTLY: redraw.figure}, raw=True, metadata=metadata)
+
+    redraw.on_msg(update)
     for control in controls.values():
-        control.observe(redraw, "value")
-    from IPython.display import Markdown
-
+        control.observe(moved, "value")
     display(Markdown(f"*{caption}*"))

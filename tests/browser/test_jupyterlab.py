@@ -289,3 +289,25 @@ def test_a_paper_runs_and_its_explorer_answers_every_slider(lab, page, timings, 
     assert "widget-view" in json.dumps(saved)
     runs.clean(saved, code="")
     assert "widget-view" not in json.dumps(saved)
+
+
+def test_after_the_page_is_loaded_anew_a_slider_draws_over_the_saved_picture(lab, page):
+    """The kernel lives on, and its sliders with it; the figure is a picture until a slider moves."""
+    book = PAPERS[-1]
+    open_notebook(page, lab, book)
+    run_all(page)
+    index, _ = explorer(book)
+    cell_at(page, index).locator(".js-plotly-plot .main-svg").first.wait_for()
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    wait_for_kernel(page)
+    panel = cell_at(page, index)
+    panel.scroll_into_view_if_needed()
+    handle = panel.locator(".noUi-handle").first
+    handle.wait_for()
+    assert panel.locator(".jp-RenderedPlotly img").first.is_visible()
+    for key in ("ArrowRight", "ArrowLeft"):  # over the picture, then in its place
+        handle.focus()
+        page.evaluate(ANSWER, index)
+        page.keyboard.press(key)
+        assert page.evaluate("window.answer") is not None

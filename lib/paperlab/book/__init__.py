@@ -138,7 +138,7 @@ def contents(notebooks: list[Path]) -> dict:
 
 
 def _figure(name: str, data: dict, stem: str) -> str:
-    figure = data["application/vnd.plotly.v1+json"]
+    figure = data[plots.PLOTLY]
     layout = figure["layout"]
     text = json.dumps({"data": figure["data"], "layout": layout})
     text = text.replace("<", "\\u003c")  # no tag inside may end the script

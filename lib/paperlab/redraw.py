@@ -1,0 +1,40 @@
+"""The part of an explorer that lives in the page: it draws a figure anew where it stands (ours)."""
+
+from __future__ import annotations
+
+import anywidget
+import traitlets
+
+
+class Redraw(anywidget.AnyWidget):
+    """Hands a new figure to the Plotly that drew the output after this widget's own.
+
+    An update of that output would not do in JupyterLab: its renderer draws once and passes over
+    updates, and a new one draws three times, one of them for a PNG of its own. When a page with a
+    living kernel is loaded anew, JupyterLab shows that PNG, and draws when the mouse enters it: so
+    it is told that it did. Where the page has no such Plotly (VS Code, Colab) a message comes back,
+    to be answered by an update of the output.
+
+    figure: data and layout, as `paperlab.plots.bundle` has them.
+    """
+
+    figure = traitlets.Dict().tag(sync=True)
+    _esm = """
+    function render({ model, el }) {
+      const redraw = (tries) => {
+        const output = el.closest(".jp-OutputArea-child")?.nextElementSibling;
+        const place = output?.querySelector(".js-plotly-plot");
+        const picture = output?.querySelector(".jp-RenderedPlotly img");
+        const { data, layout } = model.get("figure");
+        if (place && window.Plotly) window.Plotly.react(place, data, layout);
+        else if (picture && tries) {
+          picture.dispatchEvent(new Event("mouseenter"));
+          setTimeout(redraw, 100, tries - 1);
+        } else model.send("no Plotly to draw with");
+      };
+      const changed = () => redraw(20);
+      model.on("change:figure", changed);
+      return () => model.off("change:figure", changed);
+    }
+    export default { render };
+    """
