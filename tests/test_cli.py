@@ -62,6 +62,25 @@ def test_a_cell_before_the_parameters_has_its_own_number(tmp_path):
         runs.run(path, tmp_path)
 
 
+def test_a_run_is_running_until_it_is_killed(tmp_path):
+    project(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(300)")
+    run = subprocess.Popen([*COMMAND, "run", "small"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            if (tmp_path / "notebooks/begun").exists():
+                break
+            time.sleep(0.1)
+        (record,) = records.every(tmp_path).values()
+        assert (record["status"], record.get("error")) == ("running", None)
+        run.kill()
+        run.wait()
+        (record,) = records.every(tmp_path).values()
+        assert (record["status"], record["error"]["message"]) == ("failed", "killed")
+    finally:
+        run.kill()
+        run.wait()
+
+
 def test_ctrl_c_marks_the_record_and_says_so(tmp_path):
     project(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(300)")
     run = subprocess.Popen(

@@ -6,6 +6,7 @@ somebody opens by hand keeps its record in memory and leaves no trace.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,11 +158,40 @@ def read(path: Path) -> dict | None:
 
 
 def every(root: Path) -> dict[str, dict]:
-    """All records by name: the folder under data/runs, or the file's stem in data/reference."""
+    """All records by name: the folder under data/runs, or the file's stem in data/reference.
+
+    A run whose process was killed could not say so: it counts as failed here.
+    """
     kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
     paths = {p.parent.name: p for p in sorted((root / "data/runs").glob("*/record.json"))}
     paths |= {p.stem: p for p in sorted(kept)}
-    return {name: record for name, p in paths.items() if (record := read(p)) is not None}
+    found = {name: record for name, p in paths.items() if (record := read(p)) is not None}
+    for name, record in found.items():
+        if record["status"] == "running" and not _going_on(paths[name].parent):
+            record |= {"status": "failed", "error": {"cell": None, "message": "killed"}}
+    return found
+
+
+@contextmanager
+def going_on(folder: Path) -> Iterator[None]:
+    """Marks a run's folder by a lock, which the system takes away from a process that dies."""
+    with (folder / ".running").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def _going_on(folder: Path) -> bool:
+    try:
+        with (folder / ".running").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def finished(root: Path, key: str) -> Path | None:

@@ -231,32 +231,34 @@ def run(
     folder = root / "data/runs" / f"{stamp}-{notebook.stem}-{profile}-{record['key']}"
     path, executed = folder / "record.json", folder / notebook.name
     record["overrides"] = overrides or {}
-    records.write(path, record)
+    folder.mkdir(parents=True)
     began, error = time.perf_counter(), None
-    before = os.environ.get(records.RUN_VARIABLE)
-    os.environ[records.RUN_VARIABLE] = str(folder)
-    try:
-        papermill.execute_notebook(
-            notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
-            progress_bar=progress and {"desc": notebook.stem}, log_output=False, extra_arguments=QUIET,
-        )  # fmt: skip
-    except PapermillExecutionError as problem:
-        message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
-        error = {"cell": _failed_cell(executed), "message": message}
-    except KeyboardInterrupt:
-        error = {"cell": None, "message": "interrupted"}
-    except Exception as problem:  # a kernel that died or never started: the record must say so too
-        message = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        error = {"cell": _failed_cell(executed), "message": message}
-    finally:
-        if before is None:
-            del os.environ[records.RUN_VARIABLE]
-        else:
-            os.environ[records.RUN_VARIABLE] = before
-    record = records.read(path) or record  # the notebook may have added its part
-    record |= {"seconds": round(time.perf_counter() - began, 2), "error": error}
-    record["status"] = "ok" if error is None else "failed"
-    records.write(path, record)
+    with records.going_on(folder):
+        records.write(path, record)
+        before = os.environ.get(records.RUN_VARIABLE)
+        os.environ[records.RUN_VARIABLE] = str(folder)
+        try:
+            papermill.execute_notebook(
+                notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
+                progress_bar=progress and {"desc": notebook.stem}, log_output=False, extra_arguments=QUIET,
+            )  # fmt: skip
+        except PapermillExecutionError as problem:
+            message = f"{problem.ename}: {problem.evalue}".strip().splitlines()[0]
+            error = {"cell": _failed_cell(executed), "message": message}
+        except KeyboardInterrupt:
+            error = {"cell": None, "message": "interrupted"}
+        except Exception as problem:  # a kernel that died or never started: to be recorded too
+            message = f"{type(problem).__name__}: {problem}".splitlines()[0]
+            error = {"cell": _failed_cell(executed), "message": message}
+        finally:
+            if before is None:
+                del os.environ[records.RUN_VARIABLE]
+            else:
+                os.environ[records.RUN_VARIABLE] = before
+        record = records.read(path) or record  # the notebook may have added its part
+        record |= {"seconds": round(time.perf_counter() - began, 2), "error": error}
+        record["status"] = "ok" if error is None else "failed"
+        records.write(path, record)
     if error is None:
         book = json.loads(executed.read_text())
         try:

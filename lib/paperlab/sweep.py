@@ -115,18 +115,6 @@ def plan(
     return list(points.values())
 
 
-def bury(root: Path, key: str, message: str) -> None:
-    """Mark records of that key that still say running as failed.
-
-    A run that is still going after all says at its end what became of it.
-    """
-    for path in (root / "data/runs").glob(f"*-{key}/record.json"):
-        record = records.read(path)
-        if record and record["status"] == "running":
-            failed = {"status": "failed", "error": {"cell": None, "message": message}}
-            records.write(path, record | failed)
-
-
 @contextmanager
 def claim(root: Path, key: str) -> Iterator[None]:
     """The right to do a run: one process at a time, given back by the system when that dies.
@@ -158,7 +146,6 @@ def do(root: Path, stem: str, profile: str, point: Point, code: str) -> str:
     with _ALONE, claim(root, point.key):
         folder = records.finished(root, point.key)
         if folder is None:
-            bury(root, point.key, "killed")
             if not notebook.is_file() or digest.notebook(notebook) != code:
                 raise runs.BadInput("the code here is not that of the sweep's start: start it anew")
             folder = runs.run(notebook, root, profile, point.values, progress=False)
@@ -191,13 +178,8 @@ def sweep(
     waiting = [p for p in points if p.key not in progress.done]
     if not waiting:
         return progress
-    try:
-        with _client(workers, scheduler, len(waiting)) as client:
-            _follow(client, notebook, root, profile, waiting, progress, show)
-    finally:  # the local workers are gone; those of a cluster end what they began
-        for point in waiting if scheduler is None else ():
-            if point.key not in progress.done:
-                bury(root, point.key, "killed")
+    with _client(workers, scheduler, len(waiting)) as client:
+        _follow(client, notebook, root, profile, waiting, progress, show)
     return progress
 
 
