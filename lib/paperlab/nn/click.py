@@ -54,6 +54,29 @@ class ClickModel(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return RowAdam(self, lr=self.lr)
 
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        """Lightning's clipping by norm or by value, over dense and sparse gradients together.
+
+        Torch's own takes no sparse ones.
+        """
+        if not gradient_clip_val:
+            return
+        values = []
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            if p.grad is not None:
+                if p.grad.is_sparse:
+                    p.grad = p.grad.coalesce()  # of a row read twice the parts must be added first
+                values.append(p.grad._values() if p.grad.is_sparse else p.grad)
+        if gradient_clip_algorithm == "value":
+            for value in values:
+                value.clamp_(-gradient_clip_val, gradient_clip_val)
+        else:
+            norm = torch.nn.utils.get_total_norm(values)
+            for value in values:
+                value.mul_((gradient_clip_val / (norm + 1e-6)).clamp(max=1))
+
     def count_parameters(self) -> dict[str, int]:
         """Trainable weights, dense and embedding apart (embedding: tables and numeric vectors)."""
         total = sum(p.numel() for p in self.parameters() if p.requires_grad)
