@@ -281,12 +281,7 @@ def _export(table: pl.DataFrame, path: Path) -> None:
     elif path.suffix == ".csv":
         table.write_csv(path)
     else:
-        cells = [
-            ["" if v is None else str(v).replace("|", "\\|").replace("\n", " ") for v in r]
-            for r in table.iter_rows()
-        ]
-        lines = [table.columns, ["---"] * table.width, *cells]
-        path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        path.write_text(plots.markdown(table) + "\n")
 
 
 @app.command()

@@ -101,13 +101,13 @@ class Claim:
 
 def show(record: Record, claims: Sequence[Claim]) -> None:
     """Store the claims in the record and show them as a table."""
-    from IPython.display import Markdown, display
+    import polars as pl
+
+    from . import plots
 
     record.verdicts = [asdict(c) for c in claims]
-    lines = ["| claim | evidence here | verdict |", "|---|---|---|"]
-    cells = [[text.replace("|", "\\|") for text in (c.text, c.evidence)] for c in claims]
-    lines += [f"| {a} | {b} | **{c.outcome}** |" for (a, b), c in zip(cells, claims, strict=True)]
-    display(Markdown("\n".join(lines)))
+    rows = [(c.text, c.evidence, f"**{c.outcome}**") for c in claims]
+    plots.table(pl.DataFrame(rows, ["claim", "evidence here", "verdict"], orient="row"))
 
 
 def _number(value: float | None) -> float:
