@@ -235,3 +235,18 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     one, two = (torch.load(tmp_path / n, weights_only=True) for n in ("one.pt", "two.pt"))
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bf16-mixed"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "32-true"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bf16-mixed"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_bf16_is_taken_where_it_is_faster(monkeypatch, known, wanted):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert train.best_precision("cpu") == wanted
