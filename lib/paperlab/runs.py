@@ -222,10 +222,10 @@ def run(
     before a kernel starts, RunFailed after a cell failed (the record says which), KeyboardInterrupt
     likewise.
     """
-    import papermill
+    parameters = settle(notebook, profile, overrides)
+    import papermill  # seconds, not spent on a value that is refused
     from papermill.exceptions import PapermillExecutionError
 
-    parameters = settle(notebook, profile, overrides)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     record = records.begin(notebook.stem, profile, parameters, root)
     folder = root / "data/runs" / f"{stamp}-{notebook.stem}-{profile}-{record['key']}"
