@@ -75,7 +75,8 @@ def test_a_run_is_running_until_it_is_killed(tmp_path):
         run.kill()
         run.wait()
         (record,) = records.every(tmp_path).values()
-        assert (record["status"], record["error"]["message"]) == ("failed", "killed")
+        assert record["status"] == "failed"
+        assert record["error"]["message"].startswith("killed")
     finally:
         run.kill()
         run.wait()

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 LIB = Path(__file__).parents[1] / "lib/paperlab"
-SHARED = {"data": 0, "metrics": 0, "nn": 2, "train": 4, "plots": 5, "redraw": 5, "widgets": 6}
+SHARED = {
+    "data": 0,
+    "metrics": 0,
+    "nn": 2,
+    "train": 4,
+    "plots": 5,
+    "explorer_view": 5,
+    "widgets": 6,
+}
 SHARED |= {
     "digest": 4,
     "records": 5,
@@ -70,6 +78,7 @@ def test_a_model_file_loads_without_what_only_notebooks_need(module):
     heavy = [
         "plotly",
         "ipywidgets",
+        "anywidget",
         "papermill",
         "polars",
         "pandas",

@@ -60,7 +60,10 @@ def test_a_picture_keeps_the_colour_of_every_method(tmp_path):
 
 
 def test_tables_show_four_digits(capsys):
-    plots.table(pl.DataFrame({"a": [0.123456, None], "b": [1234567, 2]}))
+    frame = pl.DataFrame({"a": [0.123456, None, 12345.6], "b": [1234567, 2, -3]})
+    lines = ["| a | b |", "|---|---|", "| 0.1235 | 1,234,567 |", "|  | 2 |", "| 12,346 | -3 |"]
+    assert plots.markdown(frame).splitlines() == lines
+    plots.table(frame)
     assert "Markdown" in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
 """Records are whole or absent, and anything else is passed over with a line."""
 
+import fcntl
 import json
 import math
 import subprocess
@@ -116,3 +117,31 @@ def test_peak_memory_is_this_processes_own_and_never_falls():
     before, during, after = map(float, done.stdout.split())
     assert before < 500
     assert 190 < during - before < 260 and after > during - 5
+
+
+RUNNING = {"notebook": "101_x", "status": "running", "parameters": {}}
+
+
+def test_a_run_that_holds_its_folder_is_running_and_one_that_does_not_was_killed(tmp_path):
+    path = tmp_path / "data/runs/a/record.json"
+    records.write(path, RUNNING)
+    with records.held(path.parent):
+        assert records.every(tmp_path)["a"]["status"] == "running"
+    assert records.every(tmp_path)["a"]["status"] == "failed"
+    (path.parent / ".running").touch()  # left by a process that was killed
+    with (path.parent / ".running").open() as other_reader:
+        fcntl.flock(other_reader, fcntl.LOCK_SH)
+        found = records.every(tmp_path)["a"]
+    assert (found["status"], found["error"]["message"][:6]) == ("failed", "killed")
+
+
+def test_a_run_that_ends_while_records_are_read_was_not_killed(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    records.write(path, RUNNING)
+
+    def is_held(folder):  # as seen just after the end
+        records.write(path, RUNNING | {"status": "ok"})
+        return False
+
+    monkeypatch.setattr(records, "_is_held", is_held)
+    assert records.told(path)["status"] == "ok"

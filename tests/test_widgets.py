@@ -32,32 +32,46 @@ def compute(T: int, alpha: float) -> go.Figure:
 def test_the_figure_of_the_start_values_is_a_plain_output(shown):
     widgets.explore(compute, "explorer", "What to see.", T=(1, 5, 3), alpha=(0.0, 1.0, 0.25))
     panel, (figure, options), _caption = shown[0]
-    assert [type(c).__name__ for c in panel[0].children] == ["IntSlider", "FloatSlider", "Redraw"]
+    assert [type(c).__name__ for c in panel[0].children] == [
+        "IntSlider",
+        "FloatSlider",
+        "ExplorerView",
+    ]
     assert figure[PLOTLY]["data"][0]["y"] == [3, 0.25]
     output = {"data": figure, "metadata": options["metadata"]}
     assert [n for n, _ in plots.figures_of({"cells": [{"outputs": [output]}]})] == ["explorer"]
 
 
-def test_a_slider_hands_the_new_figure_to_the_page(shown):
+@pytest.fixture
+def controls(shown):
+    """Sliders and the page's part of an explorer, that part in a page that has loaded it."""
     widgets.explore(compute, "explorer", "What to see.", T=(1, 5, 3), alpha=(0.0, 1.0, 0.25))
     (panel, _), *_ = shown[0]
-    *sliders, redraw = panel.children
+    *sliders, view = panel.children
+    view.seen = True
+    return sliders, view
+
+
+def test_a_slider_hands_the_new_figure_to_the_page(shown, controls):
+    sliders, view = controls
     drawn = []
-    redraw.observe(lambda change: drawn.append(change.new["data"][0]["y"]), "figure")
+    view.observe(lambda change: drawn.append(change.new["data"][0]["y"]), "figure")
     sliders[0].value = 5
     sliders[1].value = 0.5
     assert drawn == [[5, 0.25], [5, 0.5]]
-    assert redraw.figure["layout"]["height"] == plots.SIZE["height"]
+    assert view.figure["layout"]["height"] == plots.SIZE["height"]
     assert len(shown[0]) == 3, "a move of a slider adds no output"
     assert shown[1] == [], "and changes none"
 
 
-def test_a_page_that_cannot_draw_gets_the_output_updated_under_its_name(shown):
-    widgets.explore(compute, "explorer", "What to see.", T=(1, 5, 3), alpha=(0.0, 1.0, 0.25))
-    (panel, _), *_ = shown[0]
-    *sliders, redraw = panel.children
+@pytest.mark.parametrize("page", ["without Plotly", "without the view"])
+def test_a_page_that_cannot_draw_gets_the_output_updated_under_its_name(shown, controls, page):
+    sliders, view = controls
+    view.seen = page == "without Plotly"
     sliders[0].value = 5
-    redraw._handle_custom_msg("no Plotly to draw with", [])  # as the page's message comes in
-    ((data, options),) = shown[1]
-    assert data[PLOTLY]["data"][0]["y"] == [5, 0.25]
+    if view.seen:
+        view._handle_custom_msg("no Plotly to draw with", [])  # as the page's message comes in
+    (between, _), (figure, options) = shown[1]
+    assert list(between) == ["text/html"]
+    assert figure[PLOTLY]["data"][0]["y"] == [5, 0.25]
     assert options["metadata"]["paperlab"]["figure"] == "explorer"

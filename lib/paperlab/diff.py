@@ -51,7 +51,7 @@ def find(word: str, root: Path) -> Run:
     """
     folder = Path(word)
     if (folder / "record.json").is_file():
-        name, record = folder.resolve().name, records.read(folder / "record.json")
+        name, record = folder.resolve().name, records.told(folder / "record.json")
         if record is None:
             raise runs.BadInput(f"{word}: its record.json is not a record")
     elif "=" in word:

@@ -142,13 +142,13 @@ def table(frame: pl.DataFrame) -> None:
 
 
 def markdown(frame: pl.DataFrame) -> str:
-    """A polars table: floats to 4 significant digits, whole numbers with separators."""
+    """A polars table: floats to 4 significant digits or to whole numbers, with separators."""
 
     def cell(value) -> str:
         if isinstance(value, bool) or value is None:
             return "" if value is None else str(value)
         if isinstance(value, float):
-            return f"{value:,.4g}"
+            return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
         if isinstance(value, int):
             return f"{value:,}"
         return str(value).replace("|", "\\|").replace("\n", " ")

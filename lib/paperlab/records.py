@@ -165,16 +165,27 @@ def every(root: Path) -> dict[str, dict]:
     kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
     paths = {p.parent.name: p for p in sorted((root / "data/runs").glob("*/record.json"))}
     paths |= {p.stem: p for p in sorted(kept)}
-    found = {name: record for name, p in paths.items() if (record := read(p)) is not None}
-    for name, record in found.items():
-        if record["status"] == "running" and not _going_on(paths[name].parent):
-            record |= {"status": "failed", "error": {"cell": None, "message": "killed"}}
-    return found
+    return {name: record for name, p in paths.items() if (record := told(p)) is not None}
+
+
+def told(path: Path) -> dict | None:
+    """A record, with what became of a run that could not say it itself."""
+    record = read(path)
+    if record and record["status"] == "running" and not _is_held(path.parent):
+        record = read(path) or record  # it may have ended in between
+        if record["status"] == "running":
+            end = "killed, or its end could not be written"
+            record |= {"status": "failed", "error": {"cell": None, "message": end}}
+    return record
 
 
 @contextmanager
-def going_on(folder: Path) -> Iterator[None]:
-    """Marks a run's folder by a lock, which the system takes away from a process that dies."""
+def held(folder: Path) -> Iterator[None]:
+    """Marks a run's folder while it goes on by a lock, which no process keeps when it dies.
+
+    Machines that share the folder must share its locks (flock), else each takes the others' runs
+    for killed.
+    """
     with (folder / ".running").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
@@ -183,13 +194,13 @@ def going_on(folder: Path) -> Iterator[None]:
             Path(file.name).unlink(missing_ok=True)
 
 
-def _going_on(folder: Path) -> bool:
+def _is_held(folder: Path) -> bool:
     try:
-        with (folder / ".running").open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (folder / ".running").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers do not disturb each other
     except FileNotFoundError:
         return False
-    except BlockingIOError:
+    except OSError:  # it is taken, or we may not ask
         return True
     return False
 

@@ -21,7 +21,7 @@ def explore(compute: Callable[..., go.Figure], name: str, caption: str, **slider
     import ipywidgets
     from IPython.display import Markdown, display
 
-    from .redraw import Redraw
+    from .explorer_view import ExplorerView
 
     controls = {}
     for key, (low, high, start) in sliders.items():
@@ -35,17 +35,22 @@ def explore(compute: Callable[..., go.Figure], name: str, caption: str, **slider
     def figure() -> dict:
         return plots.bundle(compute(**{key: control.value for key, control in controls.items()}))
 
-    redraw, metadata = Redraw(), {"paperlab": {"figure": name}}
-    display(ipywidgets.VBox([*controls.values(), redraw]))
+    view, metadata = ExplorerView(), {"paperlab": {"figure": name}}
+    display(ipywidgets.VBox([*controls.values(), view]))
     panel = display(figure(), raw=True, metadata=metadata, display_id=True)
 
     def moved(_change) -> None:
-        redraw.figure = figure()[plots.PLOTLY]
+        view.figure = figure()[plots.PLOTLY]
+        if not view.seen:
+            update()
 
     def update(*_message) -> None:
-        panel.update({plots.PLOTLY: redraw.figure}, raw=True, metadata=metadata)
+        # An output of another kind in between, as high, makes JupyterLab take a new renderer.
+        height = view.figure["layout"]["height"]
+        panel.update({"text/html": f'<div style="height: {height}px"></div>'}, raw=True)
+        panel.update({plots.PLOTLY: view.figure}, raw=True, metadata=metadata)
 
-    redraw.on_msg(update)
+    view.on_msg(update)
     for control in controls.values():
         control.observe(moved, "value")
     display(Markdown(f"*{caption}*"))

@@ -291,23 +291,35 @@ def test_a_paper_runs_and_its_explorer_answers_every_slider(lab, page, timings, 
     assert "widget-view" not in json.dumps(saved)
 
 
-def test_after_the_page_is_loaded_anew_a_slider_draws_over_the_saved_picture(lab, page):
-    """The kernel lives on, and its sliders with it; the figure is a picture until a slider moves."""
+def test_a_page_loaded_anew_shows_what_its_sliders_say(lab, page):
+    """The kernel lives on, and its sliders with it; of the figure a saved picture is left."""
     book = PAPERS[-1]
     open_notebook(page, lab, book)
     run_all(page)
     index, _ = explorer(book)
-    cell_at(page, index).locator(".js-plotly-plot .main-svg").first.wait_for()
+    figure = cell_at(page, index).locator(".js-plotly-plot").first
+    title = "figure => figure.layout.title.text"
+    figure.locator(".main-svg").first.wait_for()
+    start = figure.evaluate(title)
+    cell_at(page, index).locator(".noUi-handle").first.focus()
+    page.evaluate(ANSWER, index)
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("window.answer") is not None
+    moved = figure.evaluate(title)
+    assert moved != start
+    page.wait_for_function(  # JupyterLab's own picture, which it makes when it has drawn
+        """i => jupyterapp.shell.currentWidget.content.model.toJSON().cells[i].outputs
+        .some(output => output.data?.['image/png'])""",
+        arg=index,
+    )
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.mouse.move(0, 0)
     page.reload()
     wait_for_kernel(page)
-    panel = cell_at(page, index)
-    panel.scroll_into_view_if_needed()
-    handle = panel.locator(".noUi-handle").first
-    handle.wait_for()
-    assert panel.locator(".jp-RenderedPlotly img").first.is_visible()
-    for key in ("ArrowRight", "ArrowLeft"):  # over the picture, then in its place
-        handle.focus()
-        page.evaluate(ANSWER, index)
-        page.keyboard.press(key)
-        assert page.evaluate("window.answer") is not None
+    cell_at(page, index).scroll_into_view_if_needed()
+    is_now = """([i, title]) => jupyterapp.shell.currentWidget?.content.widgets[i]?.node
+        .querySelector('.js-plotly-plot')?.layout?.title.text === title"""
+    page.wait_for_function(is_now, arg=[index, moved])
+    cell_at(page, index).locator(".noUi-handle").first.focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(is_now, arg=[index, start])

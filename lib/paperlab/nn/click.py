@@ -57,18 +57,17 @@ class ClickModel(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
-        """Lightning's clipping by norm or by value, over dense and sparse gradients together.
+        """Lightning's clipping by norm or by value, also where a table's gradient is sparse.
 
-        Torch's own takes no sparse ones.
+        Torch's own takes dense ones only.
         """
-        if not gradient_clip_val:
+        read = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        if not any(p.grad.is_sparse for p in read) or (gradient_clip_val or 0) <= 0:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        values = []
-        for p in (p for group in optimizer.param_groups for p in group["params"]):
-            if p.grad is not None:
-                if p.grad.is_sparse:
-                    p.grad = p.grad.coalesce()  # of a row read twice the parts must be added first
-                values.append(p.grad._values() if p.grad.is_sparse else p.grad)
+        for p in (p for p in read if p.grad.is_sparse):
+            p.grad = p.grad.coalesce()  # of a row read twice the parts must be added first
+        values = [p.grad._values() if p.grad.is_sparse else p.grad for p in read]
         if gradient_clip_algorithm == "value":
             for value in values:
                 value.clamp_(-gradient_clip_val, gradient_clip_val)
