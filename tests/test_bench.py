@@ -113,12 +113,12 @@ def test_one_run_of_each_side(peer, log, folder, name):
 
 def test_training_moves_both_sides_alike(peer, log, folder):
     """One full batch, so one step of Adam from the same weights: nearly the same model."""
-    from paperlab import train
+    from paperlab import loop
 
     ours, other = training.build("DeepFM", SCHEMA, 0), theirs(peer, "DeepFM")
     before = ours.embed.table.weight.detach().clone()
     peer.train(ours, other, log, folder, batch_size=300, workers=0)
-    train.fit(ours, log, batch_size=300, precision="32-true")
+    loop.fit(ours, log, batch_size=300, precision="32-true")
     table = other.embedding.embedding_layer.embedding_layers["c"].weight
     mine = ours.embed.table.weight[57:, 1:]
     assert (mine - before[57:, 1:]).abs().max() > 5e-4
@@ -170,7 +170,7 @@ def test_training_has_a_line_a_model():
 def test_one_pair_of_both_models(peer, log, monkeypatch):
     """The whole of ``measure``, with the runs themselves replaced by numbers."""
     generator = SimpleNamespace(criteo_shaped=lambda rows, ids, seed: log)
-    monkeypatch.setitem(sys.modules, "paperlab.data.criteo_shaped", generator)
+    monkeypatch.setitem(sys.modules, "paperlab.bench.criteo_shaped", generator)
     results = {training.train_ours: run(1.0, 0.702), training.train_theirs: run(4.0, 0.700)}
     monkeypatch.setattr(training, "alone", lambda call, *args, spin=None: results[call])
     found = training.measure(pairs=3, rows=1000)

@@ -22,7 +22,7 @@ def peer():
 
 @pytest.fixture(scope="module")
 def log():
-    from paperlab.data.interest_sequences import interest_sequences
+    from paperlab.interest.worlds.interest_sequences import interest_sequences
 
     return interest_sequences(1500, lengths=(1, 6), categories=4, items=5)
 

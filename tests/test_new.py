@@ -108,7 +108,7 @@ def test_any_name_gives_files_that_ruff_accepts(home, name, family, folder):
     [
         ("101_other", {}, "101 is taken by 101_ssr"),
         ("104_ssr", {}, "ssr is taken by 101_ssr"),
-        ("104_fm", {}, "lib/paperlab/ctr/fm.py exists"),
+        ("104_fm", {}, "lib/paperlab/ctr/ssr.py exists"),
         ("104_newcomer", {}, "taken by the template"),
         ("104_batch", {}, "taken by the template"),
         ("104_Name", {}, "write NNN_slug"),

@@ -20,11 +20,11 @@ from paperlab.align.losses import (
     preference_metrics,
     sampo_weights,
     sequence_logratio,
-    token_logps,
     token_metrics,
     wpo_weight,
 )
 from paperlab.data.catalogue import data_root
+from paperlab.lm.logprobs import token_logps
 from paperlab.verdict import t_quantile
 
 F64 = torch.float64

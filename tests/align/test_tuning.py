@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 from paperlab.align import losses, otpo
-from paperlab.align.preferences import Pair, PairBatch, Preferences
-from paperlab.align.tiny_lm import TinyLM
-from paperlab.align.training import SupervisedTuning, tune
 from paperlab.align.tuning import WEIGHTINGS, PreferenceTuning
+from paperlab.lm.logprobs import token_logps
+from paperlab.lm.preferences import Pair, PairBatch, Preferences
+from paperlab.lm.tiny_lm import TinyLM
+from paperlab.lm.training import SupervisedTuning, tune
 
 SYMBOLS = 9
 
@@ -102,7 +103,7 @@ def test_simpo_has_no_reference():
     assert module.reference is None
     batch = whole(pairs())
     loss, _ = module.compare(batch)
-    logps = losses.token_logps(module.policy(batch.ids).logits, batch.ids, batch.mask)
+    logps = token_logps(module.policy(batch.ids).logits, batch.ids, batch.mask)
     mean = losses.sequence_logratio(logps, None, batch.mask[:, 1:], average=True)
     expected = -torch.nn.functional.logsigmoid(2 * (mean[:8] - mean[8:]) - 0.5)
     torch.testing.assert_close(loss, expected)
@@ -215,7 +216,7 @@ def test_rewards_are_plain_sums_in_order():
     found = module.rewards(module.refer(data, batch_size=4))
     batch = whole(data)
     logps, reference = (
-        losses.token_logps(m(batch.ids).logits, batch.ids, batch.mask)
+        token_logps(m(batch.ids).logits, batch.ids, batch.mask)
         for m in (module.policy, module.reference)
     )
     s = losses.sequence_logratio(logps, reference, batch.mask[:, 1:])
@@ -232,7 +233,7 @@ def test_rewards_are_plain_sums_in_order():
 
 def test_lora_off_is_the_reference():
     pytest.importorskip("peft", reason="peft is not installed: pip install 'paperlab[llm]'")
-    from paperlab.align.hub import add_lora
+    from paperlab.lm.hub import add_lora
 
     before = policy()
     module = PreferenceTuning(add_lora(copy.deepcopy(before), rank=2), "otpo", lr=0.05)
@@ -244,7 +245,7 @@ def test_lora_off_is_the_reference():
     tune(module, pairs().loader(4, seed=0), epochs=2, accelerator="cpu")
     loss, _ = module.compare(batch)
     assert (loss - math.log(2)).abs().max() > 1e-3
-    expected = losses.token_logps(before(batch.ids).logits, batch.ids, batch.mask)
+    expected = token_logps(before(batch.ids).logits, batch.ids, batch.mask)
     torch.testing.assert_close(module._refer(batch).logps, expected, rtol=1e-5, atol=1e-5)
 
 

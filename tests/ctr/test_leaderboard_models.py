@@ -7,14 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr import DCN, DLRM, FINAL, GDCN, LR, DeepFM, MaskNet, WideAndDeep, XDeepFM
-from paperlab.ctr.dcn import VectorCrossNet
-from paperlab.ctr.dcnv2 import CrossNet
-from paperlab.ctr.dlrm import upper_dots
-from paperlab.ctr.final import FactorizedInteraction, FieldGate, distilled_loss
-from paperlab.ctr.gdcn import GatedCrossNet
-from paperlab.ctr.masknet import MaskBlock
-from paperlab.ctr.xdeepfm import CIN
+from paperlab.ctr.baselines.dcn import DCN, VectorCrossNet
+from paperlab.ctr.baselines.dcnv2 import CrossNet
+from paperlab.ctr.baselines.deepfm import DeepFM
+from paperlab.ctr.baselines.dlrm import DLRM, upper_dots
+from paperlab.ctr.baselines.final import FINAL, FactorizedInteraction, FieldGate, distilled_loss
+from paperlab.ctr.baselines.gdcn import GDCN, GatedCrossNet
+from paperlab.ctr.baselines.lr import LR
+from paperlab.ctr.baselines.masknet import MaskBlock, MaskNet
+from paperlab.ctr.baselines.wide_and_deep import WideAndDeep
+from paperlab.ctr.baselines.xdeepfm import CIN, XDeepFM
 from paperlab.data import Batch, Field, Schema
 from paperlab.records import project_root
 from test_ctr_baselines import close, seeded, stirred

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr import DNN, MLCC
-from paperlab.ctr.mlcc import MLCCBlock, SqueezeExcite, cross
+from paperlab.ctr.baselines.dnn import DNN
+from paperlab.ctr.mlcc import MLCC, MLCCBlock, SqueezeExcite, cross
 from paperlab.data import Batch, Field, Schema
 from paperlab.nn.budget import flops
 from torch.nn import functional as F

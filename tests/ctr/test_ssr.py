@@ -7,8 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr import SSR
-from paperlab.ctr.ssr import ICS, SSRLayer, StaticRandomFilter, TopK, ics
+from paperlab.ctr.ssr import ICS, SSR, SSRLayer, StaticRandomFilter, TopK, ics
 from paperlab.data import Batch, Field, Schema
 from torch.nn import functional as F
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paperlab import data
-from paperlab.align import preferences
 from paperlab.data import catalogue, loaders
+from paperlab.lm import preferences
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ import beartype, lightning, numpy as np, polars as pl, torch, torch.distributed,
 from jaxtyping import TypeCheckError, install_import_hook
 
 typing.TYPE_CHECKING = True                  # our annotations' names now exist at run time
-with install_import_hook(["paperlab.nn", "paperlab.data", "paperlab.metrics"], "beartype.beartype"):
-    from paperlab import data, metrics, nn
-    from paperlab.data import batches, interest_sequences, next_items, prepare, schema, store
+with install_import_hook(["paperlab.nn", "paperlab.data", "paperlab.metrics", "paperlab.interest.worlds"], "beartype.beartype"):
+    from paperlab import data, metrics
+    from paperlab.nn.embedding import FeatureEmbedding
+    from paperlab.data import batches, next_items, prepare, schema, store
+    from paperlab.interest.worlds import interest_sequences
 typing.TYPE_CHECKING = False
 try:
     metrics.auc(torch.zeros(2, 2), torch.zeros(2, 2))
@@ -24,7 +26,7 @@ else:
 
 log = interest_sequences.interest_sequences(200, lengths=(0, 9))
 log.truth.g(np.array([1.0, 2.0]))
-embed = nn.FeatureEmbedding(log.schema, 4)
+embed = FeatureEmbedding(log.schema, 4)
 for batch in batches.Batches(log.train, 16):
     embed(batch), embed.sequence(batch)
 draw = np.random.default_rng(0)

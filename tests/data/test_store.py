@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paperlab.bench.criteo_shaped import criteo_shaped
+from paperlab.ctr.worlds.noise_fields import noise_fields
 from paperlab.data import Batches, Field, Log, Schema, from_arrays, open_store, save
-from paperlab.data.criteo_shaped import criteo_shaped
-from paperlab.data.noise_fields import noise_fields
 
 SCHEMA = Schema(
     (

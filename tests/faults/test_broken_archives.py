@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from paperlab import data
-from paperlab.align import preferences
 from paperlab.data import fetch, loaders
+from paperlab.lm import preferences
 
 CRITEO = b"".join(b"%d\t" % (k % 2) + b"\t".join([b"7"] * 39) + b"\n" for k in range(3000))
 AVAZU = b"id,click,hour," + b",".join(b"C%d" % k for k in range(21)) + b"\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paperlab import data, records, train
+from paperlab import data, loop, records
 from paperlab.data import store
-from test_train import LOG, Net
+from test_loop import LOG, Net
 
 ROOT = records.project_root(Path(__file__))
 
@@ -33,7 +33,7 @@ def here(tmp_path, monkeypatch):
 def fit(checkpoint: str, model=Net, every: int = 3):
     torch.manual_seed(0)
     options = {"precision": "32-true", "accelerator": "cpu", "checkpoint_every": every}
-    return train.fit(model(LOG.schema), LOG, batch_size=1024, checkpoint=checkpoint, **options)
+    return loop.fit(model(LOG.schema), LOG, batch_size=1024, checkpoint=checkpoint, **options)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ HOSTILE = [
 @pytest.fixture
 def load(policy, monkeypatch):
     """hub.load_checkpoint, where a question to the user fails the test."""
-    from paperlab.align import hub
+    from paperlab.lm import hub
 
     def asked(*_):
         raise AssertionError("the user was asked whether to run the checkpoint's code")
@@ -163,7 +163,7 @@ def test_a_tokenizer_s_own_code_is_not_run(load):
     assert load("policy").tokenizer.eos_token_id == 1
 
 
-@pytest.mark.parametrize("name", ["train.ids.npy", "test.values.npy"])
+@pytest.mark.parametrize("name", ["loop.ids.npy", "test.values.npy"])
 def test_a_column_store_with_objects_in_it_is_refused(here, name):
     store.save(LOG, here / "log")
     assert len(data.open_store(here / "log").train)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.data import Batch, Field, Schema
-from paperlab.interest import DIN, TIN
+from paperlab.interest.baselines.din import DIN
 from paperlab.interest.correlation import (
     effect,
     fitted_decay,
@@ -17,6 +17,7 @@ from paperlab.interest.correlation import (
     mutual_information,
     spearman,
 )
+from paperlab.interest.tin import TIN
 
 SCHEMA = Schema(
     (

@@ -6,13 +6,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.interest import TargetAttention, TemporalEncoding
-from paperlab.interest.attention import MultiHeadAttention, masked_mean, masked_softmax, pool
-from paperlab.interest.bst import sinusoids
-from paperlab.interest.dien import AUGRU, padding_last
-from paperlab.interest.din import ActivationUnit, Dice
-from paperlab.interest.encoding import positions
-from paperlab.interest.sasrec import Block
+from paperlab.interest.baselines.bst import sinusoids
+from paperlab.interest.baselines.dien import AUGRU, padding_last
+from paperlab.interest.baselines.din import ActivationUnit, Dice
+from paperlab.interest.baselines.sasrec import Block
+from paperlab.nn.attention import (
+    MultiHeadAttention,
+    TargetAttention,
+    masked_mean,
+    masked_softmax,
+    pool,
+)
+from paperlab.nn.encodings import TemporalEncoding, positions
 
 
 def seeded(*shape, seed=0):

@@ -3,7 +3,12 @@
 import pytest
 import torch
 from paperlab.data import Batch, Field, Schema
-from paperlab.interest import BST, DIEN, DIN, TIN, AveragePooling, SASRec
+from paperlab.interest.baselines.average import AveragePooling
+from paperlab.interest.baselines.bst import BST
+from paperlab.interest.baselines.dien import DIEN
+from paperlab.interest.baselines.din import DIN
+from paperlab.interest.baselines.sasrec import SASRec
+from paperlab.interest.tin import TIN
 from torch.nn import functional as F
 
 LENGTH = 6

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from paperlab import ctr
+from paperlab.ctr.baselines.dnn import DNN
 from paperlab.data import Field, Schema, from_arrays
-from paperlab.nn import MLP, ClickModel
 from paperlab.nn.budget import flops, width_for
+from paperlab.nn.click import ClickModel
 from paperlab.nn.grouped import GroupedLayerNorm, GroupedLinear
+from paperlab.nn.mlp import MLP
 
 SCHEMA = Schema((Field("a", size=10**9), Field("b", size=10), Field("n", kind="numeric")))
 
@@ -75,7 +76,7 @@ def test_grouped_layers_equal_a_loop_over_groups():
 
 def test_flops_are_two_a_multiply_add_of_a_sample():
     schema = Schema((Field("a", size=9), Field("b", size=9)))
-    model = ctr.DNN(schema, 4, widths=(6,), dropout=0.5).train()
+    model = DNN(schema, 4, widths=(6,), dropout=0.5).train()
     log = from_arrays("x", schema, np.ones((30, 2), np.int32), np.ones((30, 1)), np.zeros(30))
     assert flops(model, log.train.take(slice(0, 7))) == 2 * (8 * 6 + 6)
     assert model.training

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from paperlab import ctr, train
-from paperlab.data.planted_orders import planted_orders
+from paperlab import loop
+from paperlab.ctr.baselines.dnn import DNN
+from paperlab.ctr.worlds.planted_orders import planted_orders
 
 
 @pytest.fixture(scope="module")
@@ -11,10 +12,10 @@ def log():
     return planted_orders(3000, {1: 1.0}, fields=4, vocabulary=20)
 
 
-def read_twice(log, penalty: float) -> ctr.DNN:
+def read_twice(log, penalty: float) -> DNN:
     """A model with the gradients of two reads of its table; a penalty makes that one dense."""
     torch.manual_seed(0)
-    model = ctr.DNN(log.schema, 4, widths=(8,), embedding_l2=penalty)
+    model = DNN(log.schema, 4, widths=(8,), embedding_l2=penalty)
     for rows in (slice(0, 64), slice(32, 160)):
         model.loss(log.train.take(rows)).backward()
     assert model.embed.table.weight.grad.is_sparse == (not penalty)
@@ -35,7 +36,7 @@ def test_sparse_gradients_are_clipped_as_torch_clips_dense_ones(log, limit, how)
 @pytest.mark.parametrize("how", ["norm", "value"])
 def test_a_training_with_a_limit_clips_a_sparse_table(log, how):
     torch.manual_seed(0)
-    model = ctr.DNN(log.schema, 4, widths=(8,), lr=0.01)
+    model = DNN(log.schema, 4, widths=(8,), lr=0.01)
     clip, limit, seen = model.configure_gradient_clipping, 1e-3, []
 
     def watched(*args, **options):
@@ -45,7 +46,7 @@ def test_a_training_with_a_limit_clips_a_sparse_table(log, how):
 
     model.configure_gradient_clipping = watched
     options = {"gradient_clip_val": limit, "gradient_clip_algorithm": how}
-    train.fit(model, log, epochs=1, batch_size=128, **options)
+    loop.fit(model, log, epochs=1, batch_size=128, **options)
     norm, largest = torch.tensor(seen).max(0).values
     assert len(seen) > 10
     assert (norm if how == "norm" else largest).item() == pytest.approx(limit, rel=1e-3)

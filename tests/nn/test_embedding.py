@@ -3,7 +3,8 @@
 import pytest
 import torch
 from paperlab.data import Batch, Field, Schema
-from paperlab.nn import FeatureEmbedding, RowAdam
+from paperlab.nn.embedding import FeatureEmbedding
+from paperlab.nn.optim import RowAdam
 from torch import Tensor
 
 SCHEMA = Schema(

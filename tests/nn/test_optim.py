@@ -2,7 +2,8 @@
 
 import torch
 from paperlab.data import Batch, Field, Schema
-from paperlab.nn import FeatureEmbedding, RowAdam
+from paperlab.nn.embedding import FeatureEmbedding
+from paperlab.nn.optim import RowAdam
 from torch.nn import functional as F
 
 

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from paperlab.rl.baselines import BCQ, CQL, DQN, DiscreteSAC, MyopicRanker
-from paperlab.rl.envs import tabular
+from paperlab.rl.baselines.bcq import BCQ
+from paperlab.rl.baselines.cql import CQL
+from paperlab.rl.baselines.dqn import DQN
+from paperlab.rl.baselines.ranker import MyopicRanker
+from paperlab.rl.baselines.sac import DiscreteSAC
 from paperlab.rl.offline import Draws, Follower, Lookup, OfflineAgent, chosen, fit
+from paperlab.rl.worlds import tabular
 
 S, A, GAMMA = 4, 2, 0.8
 

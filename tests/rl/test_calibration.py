@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 from paperlab.data import fetch
 from paperlab.rl import calibration
-from paperlab.rl.envs import FunnelModel, LiveModel
+from paperlab.rl.worlds.exposures import FunnelModel
+from paperlab.rl.worlds.live import LiveModel
 
 TEACHING = calibration.PRESETS["teaching"]
 

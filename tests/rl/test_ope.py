@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.rl import ope
-from paperlab.rl.envs import LiveModel
+from paperlab.rl.worlds.live import LiveModel
 
 REWARD = np.array([1.0, 0.0, 2.0, 3.0, 1.0])
 RATIO = np.array([0.5, 2.0, 1.0, 4.0, 0.25])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from paperlab.rl import pairs
-from paperlab.rl.baselines import DQN
-from paperlab.rl.envs import FunnelModel
+from paperlab.rl.baselines.dqn import DQN
 from paperlab.rl.offline import Lookup
+from paperlab.rl.worlds.exposures import FunnelModel
 
 MODEL = FunnelModel(forgetting=0.02, lost_after=80)
 EASY = {

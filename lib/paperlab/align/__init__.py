@@ -1,1 +1,1 @@
-"""Preference alignment: losses on pairs, token weights, a small language model and its tuning."""
+"""Alignment of language models with preferences: one paper a file."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from ..data.catalogue import data_root
-from .losses import LOSSES, ld_weights, preference_loss, sequence_logratio, token_logps
+from ..lm.logprobs import token_logps
+from .losses import LOSSES, ld_weights, preference_loss, sequence_logratio
 
 CHOSEN = [0.0, 1.0, -2.0, 0.3, 10.0, -10.0, 40.0, 5000.0, -5000.0]
 REJECTED = [

@@ -1,6 +1,6 @@
 """Tune a causal language model on preference pairs, with any weighting of tokens and any loss (ours).
 
-The policy is a `TinyLM`, or a checkpoint through `paperlab.align.hub`: whatever maps (ids, attention)
+The policy is a `TinyLM`, or a checkpoint through `paperlab.lm.hub`: whatever maps (ids, attention)
 to ``logits`` and last ``hidden`` states. One step is
 
     logps = token_logps(policy(ids).logits, ids, mask)
@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..lm.logprobs import token_logps
+from ..lm.preferences import PairBatch, Preferences
+from ..lm.training import Tuning, padding
 from . import losses, otpo
-from .preferences import PairBatch, Preferences
-from .training import Tuning, padding
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -141,7 +142,7 @@ class PreferenceTuning(Tuning):
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
         ids, attention, mask, _ = referred.pairs
         out = self.policy(ids, padding(attention))
-        logps, mask = losses.token_logps(out.logits, ids, mask), mask[:, 1:]
+        logps, mask = token_logps(out.logits, ids, mask), mask[:, 1:]
         weights, seen = referred.weights, {}
         if weights is None:
             weights, seen = self.weigh(out.hidden, mask)
@@ -203,7 +204,7 @@ class PreferenceTuning(Tuning):
         weights = None
         if self.weights_from == "reference":
             weights, _ = self.weigh(out.hidden, pairs.mask[:, 1:])
-        return Referred(pairs, losses.token_logps(out.logits, pairs.ids, pairs.mask), weights)
+        return Referred(pairs, token_logps(out.logits, pairs.ids, pairs.mask), weights)
 
     def refer(
         self,

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from ..align import otpo
-from ..align.preferences import BYTES, Pair, Preferences
-from ..align.tiny_lm import TinyLM
 from ..align.tuning import PreferenceTuning
+from ..lm.preferences import BYTES, Pair, Preferences
+from ..lm.tiny_lm import TinyLM
 
 PAIRS, PROMPT, TOKENS, DIM, THREADS = 8, 64, 256, 128, 2
 EPSILONS = (1.0, 0.1)  # the authors' two settings

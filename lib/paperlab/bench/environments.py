@@ -14,8 +14,10 @@ from collections.abc import Callable
 import gymnasium
 import numpy as np
 
-from ..rl.envs import FunnelModel, LiveAllocVector, LiveModel, UserAuthorFunnelVector
-from ..rl.envs.funnel import CLICK, FOLLOW, GIFT
+from ..rl.worlds.environments import LiveAllocVector, UserAuthorFunnelVector
+from ..rl.worlds.exposures import FunnelModel
+from ..rl.worlds.funnel import CLICK, FOLLOW, GIFT
+from ..rl.worlds.live import LiveModel
 
 RUNS, LOGGED, VECTOR, PLAIN = 5, 10_000_000, 2_000_000, 20_000
 ENVS = 8192

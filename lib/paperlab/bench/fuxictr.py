@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from .. import metrics
 from ..data.schema import Schema
 from ..data.store import SPLITS, Log, Split
-from ..nn import ClickModel
-from ..nn import FeatureEmbedding as FusedEmbedding
+from ..nn.click import ClickModel
+from ..nn.embedding import FeatureEmbedding as FusedEmbedding
 
 if TYPE_CHECKING:
     from jaxtyping import Float

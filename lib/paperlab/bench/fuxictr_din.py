@@ -13,9 +13,10 @@ from fuxictr.pytorch.dataloaders.npz_dataloader import NpzDataLoader
 from fuxictr.pytorch.layers import DIN_Attention, FeatureEmbeddingDict, MLP_Block
 from torch import Tensor, nn
 
-from .. import interest, metrics
+from .. import metrics
 from ..data.schema import Schema
 from ..data.store import SPLITS, Log
+from ..interest.baselines.din import DIN as OurDIN
 from .fuxictr import Peer
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def loader(
 
 
 @torch.no_grad()
-def copy_weights(ours: interest.DIN, theirs: DIN) -> None:
+def copy_weights(ours: OurDIN, theirs: DIN) -> None:
     """Make both the same function: Linears in order of place, tables field by field.
 
     Raises ValueError when the Linears differ.
@@ -117,7 +118,7 @@ def copy_weights(ours: interest.DIN, theirs: DIN) -> None:
 
 
 def train(
-    ours: interest.DIN, theirs: DIN, log: Log, folder: Path, batch_size: int, workers: int
+    ours: OurDIN, theirs: DIN, log: Log, folder: Path, batch_size: int, workers: int
 ) -> dict[str, float]:
     """One epoch of its own ``fit``, from the weights of ours: seconds, rows, AUC on the test part."""
     copy_weights(ours, theirs)

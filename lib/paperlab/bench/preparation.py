@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.criteo_shaped import HASHES, INTEGERS
 from ..records import peak_memory_mb
+from .criteo_shaped import HASHES, INTEGERS
 from .training import alone
 
 ROWS, CHUNK = 20_000_000, 500_000

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from .. import train
-from ..data.criteo_shaped import criteo_shaped
+from .. import loop
 from ..data.store import Log
+from .criteo_shaped import criteo_shaped
 from .training import BATCH_SIZE, IDS, MODELS, ROWS, THREADS, build
 
 
@@ -35,7 +35,7 @@ def print_profile(name: str, log: Log | None = None, top: int = 12) -> None:
     log = replace(log, valid=few, test=few)  # scoring is not what is asked about
     model = build(name, log.schema, 0)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        done = train.fit(model, log, batch_size=BATCH_SIZE)
+        done = loop.fit(model, log, batch_size=BATCH_SIZE)
     operators = sorted(profiler.key_averages(), key=lambda o: -o.self_cpu_time_total)
     total = sum(o.self_cpu_time_total for o in operators)
     table = Table(title=f"{name}: {done.steps} steps, {done.seconds:.1f} s under the profiler")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from ..data.interest_sequences import interest_sequences
 from ..data.schema import Schema
 from ..data.store import open_store, save
-from ..nn import ClickModel
+from ..interest.worlds.interest_sequences import interest_sequences
+from ..nn.click import ClickModel
 from ..records import peak_memory_mb
 from .training import OPENMP_SPIN, THREADS, alone
 
@@ -92,7 +92,8 @@ def markdown(found: dict) -> str:
 
 def build(name: str, schema: Schema, seed: int) -> ClickModel:
     """Our side of a model, at the sizes of the bench."""
-    from ..interest import DIN, TIN
+    from ..interest.baselines.din import DIN
+    from ..interest.tin import TIN
 
     torch.manual_seed(seed)
     if name == "DIN":
@@ -113,13 +114,13 @@ def side_by_side(folder: str, pairs: int) -> dict:
 
 
 def train_ours(name: str, folder: str, seed: int, epochs: int = 1) -> dict[str, float]:
-    """`paperlab.train.fit` on a stored log: seconds, rows, test AUC."""
-    from .. import train
+    """`paperlab.loop.fit` on a stored log: seconds, rows, test AUC."""
+    from .. import loop
 
     torch.set_num_threads(THREADS)
     log = open_store(Path(folder))
     model = build(name, log.schema, seed)
-    done = train.fit(model, log, batch_size=BATCH_SIZE, epochs=epochs, seed=seed)
+    done = loop.fit(model, log, batch_size=BATCH_SIZE, epochs=epochs, seed=seed)
     rows = round(done.samples_per_second * done.seconds)
     return {"seconds": done.seconds, "rows": rows, "auc": done.test["auc"]}
 
@@ -145,7 +146,7 @@ def cost(name: str, length: int) -> dict[str, float | str]:
 
 def train_long(name: str, folder: str) -> dict[str, float]:
     """Milliseconds a batch; peak memory in MB above what imports and an opened log take."""
-    from .. import train  # noqa: F401  (what it imports is not the model's memory)
+    from .. import loop  # noqa: F401  (what it imports is not the model's memory)
 
     before = peak_memory_mb()
     done = train_ours(name, folder, 0, COST_EPOCHS)

@@ -9,8 +9,8 @@ import time
 
 # Ours, the floors under it (torch, lightning), and the peer.
 PEER = "fuxictr.pytorch.models"
-IMPORTS = ("torch", "lightning", "paperlab", "paperlab.ctr", "paperlab.train", PEER)
-CELLS = ("from paperlab import ctr, data, train", f"import {PEER}")
+IMPORTS = ("torch", "lightning", "paperlab", "paperlab.ctr.ssr", "paperlab.loop", PEER)
+CELLS = ("from paperlab import data, loop; from paperlab.ctr.ssr import SSR", f"import {PEER}")
 
 
 def measure(times: int = 5) -> dict:

@@ -12,6 +12,7 @@ import os
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 
 from ..data.schema import Schema
 from ..data.store import open_store, save
-from ..nn import ClickModel
+from ..nn.click import ClickModel
 
 MODELS = ("LR", "FM", "DeepFM", "DCNv2", "FinalMLP", "MaskNet")
 DIM, LR, BATCH_SIZE, THREADS = 16, 1e-3, 4096, 2
@@ -39,7 +40,7 @@ def measure(pairs: int = PAIRS, rows: int = ROWS) -> dict:
         raise ValueError(f"training bench needs pairs >= 1 and rows >= 1000, got {pairs}, {rows}")
     if find_spec("fuxictr") is None:
         raise ModuleNotFoundError("bench needs FuxiCTR: pip install -e '.[bench]'")
-    from ..data.criteo_shaped import criteo_shaped
+    from .criteo_shaped import criteo_shaped
     from .fuxictr import save_npz
 
     log = criteo_shaped(rows=rows, ids=IDS, seed=0)
@@ -96,10 +97,10 @@ def settings(name: str, schema: Schema) -> dict:
 
 def build(name: str, schema: Schema, seed: int) -> ClickModel:
     """Our side of a model, at the sizes of the bench."""
-    from .. import ctr
-
+    folder = "ctr" if name == "FinalMLP" else "ctr.baselines"
+    module = import_module(f"paperlab.{folder}.{name.lower()}")
     torch.manual_seed(seed)
-    return getattr(ctr, name)(schema, **settings(name, schema))
+    return getattr(module, name)(schema, **settings(name, schema))
 
 
 def compare(name: str, folder: str, pairs: int) -> dict:
@@ -118,12 +119,12 @@ def compare(name: str, folder: str, pairs: int) -> dict:
 
 
 def train_ours(name: str, folder: str, seed: int) -> dict[str, float]:
-    """One epoch with `paperlab.train.fit` on a stored log: seconds, rows, test AUC."""
-    from .. import train
+    """One epoch with `paperlab.loop.fit` on a stored log: seconds, rows, test AUC."""
+    from .. import loop
 
     torch.set_num_threads(THREADS)
     log = open_store(Path(folder))
-    done = train.fit(build(name, log.schema, seed), log, batch_size=BATCH_SIZE, seed=seed)
+    done = loop.fit(build(name, log.schema, seed), log, batch_size=BATCH_SIZE, seed=seed)
     rows = round(done.samples_per_second * done.seconds)
     return {"seconds": done.seconds, "rows": rows, "auc": done.test["auc"]}
 

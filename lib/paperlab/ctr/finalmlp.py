@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ..data.schema import Schema
 from ..data.store import Batch
-from ..nn import MLP, ClickModel, FeatureEmbedding, linear
+from ..nn.click import ClickModel
+from ..nn.embedding import FeatureEmbedding
+from ..nn.mlp import MLP, linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from ..data.schema import Schema
 from ..data.store import Batch
-from ..nn import MLP, ClickModel, linear
+from ..nn.click import ClickModel
+from ..nn.mlp import MLP, linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..data.schema import Schema
 from ..data.store import Batch
-from ..nn import MLP, ClickModel
+from ..nn.click import ClickModel
+from ..nn.mlp import MLP
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

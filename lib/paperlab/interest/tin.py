@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from ..data.schema import Field, Schema
 from ..data.store import Batch
-from ..nn import MLP, FeatureEmbedding, linear
-from .attention import MultiHeadAttention, TargetAttention
+from ..nn.attention import MultiHeadAttention, TargetAttention
+from ..nn.embedding import FeatureEmbedding
+from ..nn.encodings import TemporalEncoding
+from ..nn.mlp import MLP, linear
 from .base import InterestModel
-from .encoding import TemporalEncoding
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data import catalogue, fetch
-from .envs.funnel import CLICK, FOLLOW, GIFT, FunnelTruth
-from .envs.live import LiveModel
+from .worlds.funnel import CLICK, FOLLOW, GIFT, FunnelTruth
+from .worlds.live import LiveModel
 
 if TYPE_CHECKING:
     import polars as pl

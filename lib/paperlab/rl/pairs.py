@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .envs import tabular
 from .offline import Lookup
+from .worlds import tabular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

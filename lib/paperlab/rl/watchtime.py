@@ -1,6 +1,6 @@
 """What a request of a mixed feed is worth, and watch times as buckets (SL-MGAC's label coding).
 
-Constants are those of the paper's research code; see `paperlab.rl.slmgac`.
+Constants are those of the paper's research code; see `paperlab.rl.sl_mgac`.
 """
 
 from __future__ import annotations

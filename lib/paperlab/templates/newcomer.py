@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ..data.schema import Schema
 from ..data.store import Batch
-from ..nn import ClickModel, linear
+from ..nn.click import ClickModel
+from ..nn.mlp import linear
 
 if TYPE_CHECKING:
     from jaxtyping import Float

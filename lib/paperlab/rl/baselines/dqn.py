@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...nn import MLP
+from ...nn.mlp import MLP
 from ..offline import Follower, OfflineAgent, chosen
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ...nn import MLP
+from ...nn.mlp import MLP
 from ..offline import Follower, OfflineAgent, chosen
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Generators of preference pairs whose truth is known."""

@@ -1,0 +1,1 @@
+"""Click models that papers are compared with, one a file."""

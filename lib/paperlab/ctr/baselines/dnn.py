@@ -1,0 +1,37 @@
+"""DNN: a multilayer perceptron on the concatenated fields (BARS lists it as YoutubeDNN)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ...data.schema import Schema
+from ...data.store import Batch
+from ...nn.click import ClickModel
+from ...nn.mlp import MLP
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+class DNN(ClickModel):
+    """MLP(e), e the F field vectors end to end. widths, dropout, batch_norm: see `MLP`."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int = 16,
+        *,
+        widths: Sequence[int] = (400, 400, 400),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        lr: float = 1e-3,
+        embedding_l2: float = 0.0,
+    ):
+        super().__init__(schema, dim, lr, embedding_l2)
+        self.mlp = MLP(self.d_in, widths, out=1, dropout=dropout, batch_norm=batch_norm)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " B"]:
+        return self.mlp(self.embed(batch).flatten(1)).squeeze(1)

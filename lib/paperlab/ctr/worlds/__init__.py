@@ -1,0 +1,1 @@
+"""Generators of click logs whose true probabilities are known, one a file."""

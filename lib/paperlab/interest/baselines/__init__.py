@@ -1,0 +1,1 @@
+"""Sequence models that papers are compared with, one a file."""

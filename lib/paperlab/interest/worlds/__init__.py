@@ -1,0 +1,1 @@
+"""Generators of histories whose true probabilities are known."""

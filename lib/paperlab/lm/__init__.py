@@ -1,0 +1,1 @@
+"""What language-model papers share: a tiny model, real checkpoints, log-probabilities, preference data."""

@@ -1,0 +1,1 @@
+"""Simulators whose exact policy values are known."""
