@@ -1,4 +1,4 @@
-"""What code a run stands on: a notebook's code cells and the library files that they reach (ours).
+"""What code a run stands on: a notebook's code cells and the library files that they reach.
 
 Two runs with one digest and one set of parameters are the same run. The files reached are those that
 the cells import, those that these import, and so on, as the import statements say, also where they

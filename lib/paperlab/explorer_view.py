@@ -1,4 +1,4 @@
-"""The part of an explorer that lives in the page: it draws a figure anew where it stands (ours)."""
+"""The part of an explorer that lives in the page: it draws a figure anew where it stands."""
 
 from __future__ import annotations
 

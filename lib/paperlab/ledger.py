@@ -1,4 +1,4 @@
-"""Questions to many records: claims, costs, comparisons, freshness, and bands for a rerun (ours).
+"""Questions to many records: claims, costs, comparisons, freshness, and bands for a rerun.
 
 A record's tables are its metrics that are rows with a ``seed``. What tells rows of one seed apart
 (model, log, noise ...) is a group; the other numbers are measures. Timings, and what follows from

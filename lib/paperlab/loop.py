@@ -1,4 +1,4 @@
-"""From a model and a log to metrics in one call, on Lightning's trainer (ours)."""
+"""From a model and a log to metrics in one call, on Lightning's trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new paper's files from templates that work as they are: model, test, notebook, rows (ours).
+"""A new paper's files from templates that work as they are: model, test, notebook, rows.
 
 The templates are `paperlab.templates.newcomer`, its notebook beside it and its test, all of them
 living files; a new paper's are these with other names.

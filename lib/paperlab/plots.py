@@ -1,4 +1,4 @@
-"""Figures of the notebooks: one style, one colour a method, pictures drawn in one batch (ours)."""
+"""Figures of the notebooks: one style, one colour a method, pictures drawn in one batch."""
 
 from __future__ import annotations
 

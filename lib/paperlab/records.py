@@ -1,4 +1,4 @@
-"""One JSON record a run: what was run, on what, how long, and what came out (ours).
+"""One JSON record a run: what was run, on what, how long, and what came out.
 
 The front door names the run's folder in the environment variable PAPERLAB_RUN. A notebook that
 somebody opens by hand keeps its record in memory and leaves no trace.

@@ -1,4 +1,4 @@
-"""Run notebooks: parameters checked before a kernel starts, papermill, a record of each run (ours).
+"""Run notebooks: parameters checked before a kernel starts, papermill, a record of each run.
 
 A notebook's parameters are one cell tagged ``parameters`` with lines
 

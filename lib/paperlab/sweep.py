@@ -1,4 +1,4 @@
-"""Sweeps: the product of parameter values, a run each, through dask.distributed (ours).
+"""Sweeps: the product of parameter values, a run each, through dask.distributed.
 
 The same path for a few processes of this machine and for any Dask cluster whose workers see the
 project's folder under the same path. Every run is a folder under data/runs whose name ends with its

@@ -1,4 +1,4 @@
-"""A student's and a solution copy of a notebook, both made from the one source (ours).
+"""A student's and a solution copy of a notebook, both made from the one source.
 
 The student's copy has no outputs and no solutions: the reader predicts, runs, and then sees. Text,
 "predict before you run" included, parameters, code and checks are the source's.

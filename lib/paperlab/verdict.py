@@ -1,4 +1,4 @@
-"""Claims judged by paired intervals over seeds (ours; Student's t)."""
+"""Claims judged by paired intervals over seeds (Student's t)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explorers: sliders over a pure function from parameters to a figure (ours)."""
+"""Explorers: sliders over a pure function from parameters to a figure."""
 
 from __future__ import annotations
 

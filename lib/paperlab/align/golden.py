@@ -1,4 +1,4 @@
-"""Golden cases of the losses: inputs, values and gradients that any implementation can test against (ours).
+"""Golden cases of the losses: inputs, values and gradients that any implementation can test against.
 
 ``python -m paperlab.align.golden`` writes them to data/reference/golden/preference_losses.json. All
 numbers are float64; the tests recompute every value with 500 digits by formulas of their own.

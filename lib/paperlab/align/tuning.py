@@ -1,4 +1,4 @@
-"""Tune a causal language model on preference pairs, with any weighting of tokens and any loss (ours).
+"""Tune a causal language model on preference pairs, with any weighting of tokens and any loss.
 
 The policy is a `TinyLM`, or a checkpoint through `paperlab.lm.hub`: whatever maps (ids, attention)
 to ``logits`` and last ``hidden`` states. One step is

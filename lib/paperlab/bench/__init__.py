@@ -1,4 +1,4 @@
-"""What is measured and told in the README: each part measures one thing beside a peer (ours).
+"""What is measured and told in the README: each part measures one thing beside a peer.
 
 A part is a module here with ``measure() -> dict`` and ``markdown(found) -> str``. Its record goes to
 data/reference/bench_PART.json and its table between ``<!-- bench PART -->`` and

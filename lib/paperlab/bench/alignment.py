@@ -1,4 +1,4 @@
-"""Preference tuning's own costs: an OTPO step next to a DPO step, our transport next to POT's (ours).
+"""Preference tuning's own costs: an OTPO step next to a DPO step, our transport next to POT's.
 
 Both sides of a comparison run in turn in one process, and what is reported is the median over
 rounds. The language model is `TinyLM` at its default size on random bytes; its reference is

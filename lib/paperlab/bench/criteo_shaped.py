@@ -1,4 +1,4 @@
-"""A log with Criteo's shape, for measuring speed where Criteo itself cannot be had (ours).
+"""A log with Criteo's shape, for measuring speed where Criteo itself cannot be had.
 
 39 categorical fields with Criteo's vocabulary sizes, scaled to a wanted total; values follow Zipf's
 law; the click's logit is planted: a weight for every id plus products of a few pairs of fields.

@@ -1,4 +1,4 @@
-"""Steps a second of our environments beside a plain Gymnasium loop on the same one (ours).
+"""Steps a second of our environments beside a plain Gymnasium loop on the same one.
 
 Everything on one core. The plain loop steps an environment that does one thing at a time with
 Python's numbers, `PlainFunnel`, as one would write it first: it is faster than a batch of one.

@@ -1,4 +1,4 @@
-"""Raw Criteo-shaped text to a column store: rows a second and peak memory of the two passes (ours)."""
+"""Raw Criteo-shaped text to a column store: rows a second and peak memory of the two passes."""
 
 from __future__ import annotations
 

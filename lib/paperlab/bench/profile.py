@@ -1,4 +1,4 @@
-"""Where our training loop spends its time, by operator (ours)."""
+"""Where our training loop spends its time, by operator."""
 
 from __future__ import annotations
 

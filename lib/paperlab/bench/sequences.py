@@ -1,4 +1,4 @@
-"""Training on histories beside FuxiCTR's DIN, and what a longer history costs (ours).
+"""Training on histories beside FuxiCTR's DIN, and what a longer history costs.
 
 The same rows, batch, threads and, for DIN, the same function from the same weights; one epoch in a
 fresh process a run, in turn, as `paperlab.bench.training` does it. All histories are full: batches

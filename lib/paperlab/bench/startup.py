@@ -1,4 +1,4 @@
-"""Seconds until the first line of one's own can run: imports and a notebook's kernel (ours)."""
+"""Seconds until the first line of one's own can run: imports and a notebook's kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training speed beside FuxiCTR: the same model, rows, batch and threads, in turn (ours).
+"""Training speed beside FuxiCTR: the same model, rows, batch and threads, in turn.
 
 Every run is one epoch in a fresh process, so that neither side warms a cache or an allocator for
 the other; what is reported is the median over pairs. Making data and scoring are not timed.

@@ -1,4 +1,4 @@
-"""All notebooks as a static site, made from their committed outputs without running them (ours).
+"""All notebooks as a static site, made from their committed outputs without running them.
 
 Sphinx and MyST-NB write the pages. The site carries all it needs, plotly.js and MathJax included:
 it reads the same from a folder, without a network, as from a server.

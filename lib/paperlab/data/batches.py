@@ -1,4 +1,4 @@
-"""Shuffled batches of a split for one process or many, and the place to resume from (ours)."""
+"""Shuffled batches of a split for one process or many, and the place to resume from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find a file of a data set, or download it: checked before use, whole or not at all (ours)."""
+"""Find a file of a data set, or download it: checked before use, whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders of the real data sets: official files or local forms to a `Log`, prepared once (ours)."""
+"""Loaders of the real data sets: official files or local forms to a `Log`, prepared once."""
 
 from __future__ import annotations
 

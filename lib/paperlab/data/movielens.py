@@ -1,4 +1,4 @@
-"""MovieLens's three tables, from the official archives or a local form (ours)."""
+"""MovieLens's three tables, from the official archives or a local form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Next-item prediction out of who met what and when: TIN's protocol, streamed in bounded memory (ours).
+"""Next-item prediction out of who met what and when: TIN's protocol, streamed in bounded memory.
 
 Of a user's items b_1 .. b_n in order of time, one row asks whether b_{k+1} comes after b_1 .. b_k, and
 a twin of the same history and the same moment asks it of an item that the user never meets, drawn

@@ -1,4 +1,4 @@
-"""From raw rows to a column store: two streaming passes in bounded memory, resumable (ours).
+"""From raw rows to a column store: two streaming passes in bounded memory, resumable.
 
 Pass one counts the categories of the training part; pass two writes ids. After every chunk the
 place in the source is saved, so that a killed preparation goes on where it was, and ends with the

@@ -1,4 +1,4 @@
-"""What the columns of a click log mean: fields, labels, and the key of grouped metrics (ours)."""
+"""What the columns of a click log mean: fields, labels, and the key of grouped metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders of histories: official files or local forms to next-item logs, prepared once (ours)."""
+"""Loaders of histories: official files or local forms to next-item logs, prepared once."""
 
 from __future__ import annotations
 

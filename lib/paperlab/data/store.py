@@ -1,4 +1,4 @@
-"""The column store: a few matrices a split, memory-mapped, gathered by index (ours).
+"""The column store: a few matrices a split, memory-mapped, gathered by index.
 
 On disk a log is a folder::
 

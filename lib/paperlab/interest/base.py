@@ -1,4 +1,4 @@
-"""What all models of a history share: events, a target, and one head on top (ours)."""
+"""What all models of a history share: events, a target, and one head on top."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints as policies, and LoRA on any policy (ours; needs the extra ``llm``).
+"""Hugging Face checkpoints as policies, and LoRA on any policy (needs the extra ``llm``).
 
 policy = load_checkpoint("HuggingFaceTB/SmolLM2-135M")        # a name, or a folder
 pairs = tokenise(load("hh-rlhf-harmless-test"), policy.tokenizer)

@@ -1,4 +1,4 @@
-"""Preference pairs: a prompt, the response that was preferred, and the one that was not (ours).
+"""Preference pairs: a prompt, the response that was preferred, and the one that was not.
 
 Pairs of text come from known data sets (`load`) or from a file of one's own (`from_jsonl`), pairs of
 symbols with known truth from `paperlab.align.toys`. Both become `Preferences`: tuples of token ids.

@@ -1,4 +1,4 @@
-"""A small causal transformer with a key-value cache, to train from scratch in a notebook (ours).
+"""A small causal transformer with a key-value cache, to train from scratch in a notebook.
 
 Pre-norm blocks as in GPT-2, with what later models kept: RMSNorm, rotary positions, SwiGLU, no
 biases, input and output embeddings tied. It answers as a Hugging Face model does, with ``logits``

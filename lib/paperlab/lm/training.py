@@ -1,4 +1,4 @@
-"""Train a causal language model on Lightning's trainer: the loop, and likelihood before preferences (ours)."""
+"""Train a causal language model on Lightning's trainer: the loop, and likelihood before preferences."""
 
 from __future__ import annotations
 

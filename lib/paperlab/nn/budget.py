@@ -1,4 +1,4 @@
-"""Equal budgets: widths of equal dense weights, and what a sample costs in FLOPs (ours)."""
+"""Equal budgets: widths of equal dense weights, and what a sample costs in FLOPs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every model that predicts a click: a thin Lightning shell around a logit (ours)."""
+"""The base of every model that predicts a click: a thin Lightning shell around a logit."""
 
 from __future__ import annotations
 

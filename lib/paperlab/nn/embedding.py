@@ -1,4 +1,4 @@
-"""One table for all fields: ids of every field in one lookup (ours; the layout of FBGEMM's TBE)."""
+"""One table for all fields: ids of every field in one lookup (the layout of FBGEMM's TBE)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adam that reads and writes only the table rows of a batch, and yet equals dense Adam (ours).
+"""Adam that reads and writes only the table rows of a batch, and yet equals dense Adam.
 
 Dense Adam moves every row of an embedding table at every step, also rows without a gradient: their
 first moment m fades by beta1 and keeps pushing. Libraries either pay for that (a pass over the whole

@@ -1,4 +1,4 @@
-"""Towers of which a sample meets only those of its group, whatever the groups' sizes (ours).
+"""Towers of which a sample meets only those of its group, whatever the groups' sizes.
 
 A batch is dealt: each sample takes a seat at the tower of its group, so that all towers of all
 heads are one batched product a layer.

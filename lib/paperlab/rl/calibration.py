@@ -1,4 +1,4 @@
-"""How far the teaching worlds are from a real feed, and presets that are nearer (ours).
+"""How far the teaching worlds are from a real feed, and presets that are nearer.
 
 Targets are moments of KuaiRand (Gao et al., CIKM 2022): clicks, follows per click, video seconds by
 how active a user is, and, where every video's author is known, the gap between two meetings of a

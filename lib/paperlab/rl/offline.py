@@ -1,4 +1,4 @@
-"""Learning from a log of transitions: what every agent shares, and one training call (ours)."""
+"""Learning from a log of transitions: what every agent shares, and one training call."""
 
 from __future__ import annotations
 

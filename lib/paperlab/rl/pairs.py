@@ -1,4 +1,4 @@
-"""From a log of user-author pairs to what learners read, and two learners that need no network (ours)."""
+"""From a log of user-author pairs to what learners read, and two learners that need no network."""
 
 from __future__ import annotations
 

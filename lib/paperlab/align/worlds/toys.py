@@ -1,4 +1,4 @@
-"""Preferences whose truth is known: an enumerable problem and three kinds of token pairs (ours).
+"""Preferences whose truth is known: an enumerable problem and three kinds of token pairs.
 
 `Enumerable` lists every response, so that the policy that is best under a KL leash is exact. The
 generators of pairs return `Preferences` whose pairs carry a `PairTruth`: the logit of their label and

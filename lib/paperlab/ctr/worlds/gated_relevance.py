@@ -1,4 +1,4 @@
-"""Clicks in which the user decides what fields count, and half of the other fields never do (ours).
+"""Clicks in which the user decides what fields count, and half of the other fields never do.
 
     type(u) ~ Uniform{0..types-1},   y ~ Bernoulli(sigmoid(strength / sqrt(n) * sum_f t_f[v_f]))
 

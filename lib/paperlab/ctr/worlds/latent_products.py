@@ -1,4 +1,4 @@
-"""Clicks driven by inner products of the latent vectors of two fields (ours).
+"""Clicks driven by inner products of the latent vectors of two fields.
 
     p_i, q_j ~ N(0, I_r),   y_ij ~ Bernoulli(sigmoid(strength / sqrt(r) * <p_i, q_j>))
 

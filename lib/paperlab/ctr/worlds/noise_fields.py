@@ -1,4 +1,4 @@
-"""Clicks driven by planted pairs of a few signal fields among many that are pure noise (ours).
+"""Clicks driven by planted pairs of a few signal fields among many that are pure noise.
 
     v_f ~ Uniform{0..vocabulary-1},   y ~ Bernoulli(sigmoid(sum_m a u_m[v_{i_m}] w_m[v_{j_m}]))
 

@@ -1,4 +1,4 @@
-"""Clicks driven by planted products of one, two, three, ... fields, orders known apart (ours).
+"""Clicks driven by planted products of one, two, three, ... fields, orders known apart.
 
     P(v_f = r) ~ (r + 1)^-zipf, r in {0..vocabulary-1},    y ~ Bernoulli(sigmoid(sum_k logit_k))
     logit_k = strength_k / sqrt(n_k) * sum_m prod_{f in S_m} t_{m,f}[v_f],     |S_m| = k

@@ -1,5 +1,5 @@
 """DIN: Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018
-(arXiv 1706.06978), as BARS defines it; with TIN's TR or an encoding of time as options (ours)."""
+(arXiv 1706.06978), as BARS defines it; with TIN's TR or an encoding of time as options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories whose pull on the response is planted: meaning times time, as TIN claims (ours).
+"""Histories whose pull on the response is planted: meaning times time, as TIN claims.
 
 The laws are those of TIN's sheet (Zhou et al., WWW 2024, arXiv 2308.08487): with c_i the category
 of a behaviour, c_t that of the target, and p_i its rank counted back from the target (1 is the most

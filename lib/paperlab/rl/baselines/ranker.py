@@ -1,4 +1,4 @@
-"""The myopic ranker: predict the reward of each action, take the best (ours; what most feeds do)."""
+"""The myopic ranker: predict the reward of each action, take the best (what most feeds do)."""
 
 from __future__ import annotations
 

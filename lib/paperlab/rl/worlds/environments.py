@@ -1,4 +1,4 @@
-"""The two environments for Gymnasium, single and as vectors; every parameter of their models (ours).
+"""The two environments for Gymnasium, single and as vectors; every parameter of their models.
 
 Importing this registers ``UserAuthorFunnel-v0`` and ``LiveAlloc-v0`` with Gymnasium:
 ``gymnasium.make(id)`` for one, ``gymnasium.make_vec(id, num_envs)`` for a batch.

@@ -1,4 +1,4 @@
-"""Exposures of user-author pairs: batches of them, and logs with all that a learner is judged by (ours)."""
+"""Exposures of user-author pairs: batches of them, and logs with all that a learner is judged by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UserAuthorFunnel: the life of one user-author pair, exposure by exposure, solved exactly (ours).
+"""UserAuthorFunnel: the life of one user-author pair, exposure by exposure, solved exactly.
 
 A pair has a hidden affinity bucket k in 0..3, which stays, and a relation z: stranger, viewer,
 follower, gifter. At each exposure the ranker boosts the author by a in 0..2, at a cost. The viewer may

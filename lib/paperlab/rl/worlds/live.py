@@ -1,4 +1,4 @@
-"""LiveAlloc: insert a live stream into this page of videos or not, solved exactly (ours).
+"""LiveAlloc: insert a live stream into this page of videos or not, solved exactly.
 
 A session is a row of requests; each shows 8 videos, or 7 and one live stream. State: the user's
 group g (fixed), interest l in 0..2, satiation s in 0..4. A stream that engages keeps the user for a

@@ -1,4 +1,4 @@
-"""UserAuthorSlate: the funnel inside requests, where authors compete for one place (ours).
+"""UserAuthorSlate: the funnel inside requests, where authors compete for one place.
 
 Users and authors have taste vectors; authors are popular by Zipf's law. At each request a user meets
 ``candidates`` authors, the agent boosts each of them by a level, and one is shown. What happens to

@@ -1,4 +1,4 @@
-"""Gymnasium's two interfaces over one batch model: a single environment, and a vector of them (ours).
+"""Gymnasium's two interfaces over one batch model: a single environment, and a vector of them.
 
 A model says how a batch of states begins, moves and looks; nothing else is needed:
 

@@ -1,4 +1,4 @@
-"""Finite decision processes solved exactly: linear solves and Howard's policy iteration (ours).
+"""Finite decision processes solved exactly: linear solves and Howard's policy iteration.
 
 The discount, and whatever ends an episode, are inside the transition matrices: a row of ``P`` sums
 to at most the discount. Gamma never appears beside them, so that one solver serves discounts per
