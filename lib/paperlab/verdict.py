@@ -1,150 +1,340 @@
-"""Claims judged by paired intervals over seeds (Student's t)."""
+"""Claims judged by intervals: stated before the test, symmetric, and held at 5 % a notebook.
+
+A claim says that a is better than b in *all* or in *some* of its comparisons, by an effect that
+matters: delta. Each comparison gets one sign, read off its interval at Holm's level over all
+comparisons of the notebook (`intervals.holm`):
+
+    =      equivalent: the 90 % interval lies within ±delta (two one-sided tests at 5 %), even when
+           it leaves out 0. Not corrected for the number of claims.
+    ++     above 0, and the estimate is at least delta          --   the mirror image
+    +      above 0, the estimate is below delta                 -    the mirror image
+    ?      everything else: an interval with 0 inside, an unknown error (fewer than 3 pairs, a
+           missing value, differences that are all alike), or two sides at the floor
+
+The signs of a claim give its outcome, by the first line that fits:
+
+    outcome         all                                  some
+    no difference   every sign is =                      every sign is =
+    mixed           signs on both sides of 0             signs on both sides of 0
+    supported       every sign is ++                     a ++
+    contradicted    a --                                 every sign is --
+    leans for       a ++ or a +                          a +
+    leans against   a -                                  a - or a --
+    unresolved      no sign but ? and =                  no sign but ? and =
+
+Swapping a and b turns *all a are better* into its opposite, *some b are better*: that swap mirrors
+every outcome exactly. With one comparison, *all* and *some* are the same. *Mixed* goes before
+*contradicted*, although one counter-example refutes *all*: a reader must hear of both effects.
+
+Identical differences have no spread, so they prove nothing: the outcome is *unresolved*. The
+exception is a difference of exactly 0 in every pair while the values vary from pair to pair: both
+sides compute the same, which is no difference. An *exact* comparison (a solved model, a numeric
+identity) has no error by construction and takes no part in Holm's correction.
+
+A comparison is at the floor when neither side is shown to be better than a trivial rival (coin,
+constant, popularity) at 2.5 %, one-sided: its sign is ?, whatever the difference.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import intervals
+from .evidence import KINDS, Comparison, build, paired
 
 if TYPE_CHECKING:
     import polars as pl
+    from jaxtyping import Float, Int
 
     from .records import Record
 
-
-@dataclass(frozen=True)
-class Gap:
-    """A mean paired difference with its 95 % interval, over n pairs."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def gap(rows: Sequence[dict], a, b, metric: str, by: str = "model", pair: str = "seed") -> Gap:
-    """``a`` minus ``b``: differences of a metric within equal values of ``pair``.
-
-    With fewer than two pairs, or a missing value, the interval is unbounded: nothing is shown.
-    Raises ValueError when a or b has no rows, or two rows for one pair.
-    """
-    value: dict[tuple, float] = {}
-    for r in rows:
-        if r[by] in (a, b) and (r[by], r[pair]) in value:
-            raise ValueError(f"two rows with {by} = {r[by]!r}, {pair} = {r[pair]!r}: choose one")
-        value[r[by], r[pair]] = _number(r[metric])
-    for name in (a, b):
-        if not any(k[0] == name for k in value):
-            raise ValueError(f"no rows with {by} = {name!r}")
-    pairs = [p for (name, p) in value if name == a and (b, p) in value]
-    return _interval([value[a, p] - value[b, p] for p in pairs])
-
-
-def compare(
-    rows: Sequence[dict], metric: str, by: str = "model", pair: str = "seed", higher: bool = True
-) -> pl.DataFrame:
-    """One line a model, best first: mean and half-width of the metric's own 95 % interval.
-
-    ``best?`` marks the best row and those that the paired interval cannot tell from it. Dense and
-    embedding weights, seconds and samples per second are shown where the rows have them.
-    """
-    import polars as pl
-
-    names = list(dict.fromkeys(r[by] for r in rows))
-    mine = {n: [r for r in rows if r[by] == n] for n in names}
-    own = {n: _interval([_number(r[metric]) for r in mine[n]]) for n in names}
-    sign = -1 if higher else 1
-    names.sort(key=lambda n: (math.isnan(own[n].mean), sign * own[n].mean))  # no value: last
-    table = []
-    for name in names:
-        against = gap(rows, name, names[0], metric, by, pair)
-        tied = name == names[0] or not (against.low > 0 or against.high < 0)
-        line = {by: name, metric: own[name].mean, "±": own[name].high - own[name].mean}
-        line |= {"best?": "yes" if name == names[0] else "cannot tell" if tied else ""}
-        line |= {"seeds": own[name].n}
-        for extra in ("logloss", "dense", "embedding", "seconds", "samples_per_second"):
-            if extra in mine[name][0]:
-                line[extra] = sum(_number(r[extra]) for r in mine[name]) / len(mine[name])
-        table.append(line)
-    whole = {c: pl.Int64 for c in ("dense", "embedding", "samples_per_second") if c in table[0]}
-    return pl.DataFrame(table).cast(whole)
-
-
-def judge(*gaps: Gap) -> str:
-    """What intervals say of a claim that each gap is above 0.
-
-    ``supported``: all lie above 0; ``contradicted``: all below; ``mixed``: some above, some below;
-    ``partly``: some above, none below; ``not shown``: none above, and not all below.
-    Raises ValueError without a gap.
-    """
-    if not gaps:
-        raise ValueError("judge needs at least one gap")
-    above, below = sum(g.low > 0 for g in gaps), sum(g.high < 0 for g in gaps)
-    if above == len(gaps):
-        return "supported"
-    if below == len(gaps):
-        return "contradicted"
-    if above:
-        return "mixed" if below else "partly"
-    return "not shown"
+OUTCOMES = (
+    *("supported", "leans for", "no difference", "leans against", "contradicted"),
+    *("mixed", "unresolved"),
+)
+MIRROR = dict(zip(OUTCOMES, (*OUTCOMES[4::-1], *OUTCOMES[5:]), strict=True))
+DUAL = {"all": "some", "some": "all"}
+EQUAL = 9  # the sign of an equivalent comparison; the others are 2, 1, 0, -1, -2
+SIGNS = {2: "++", 1: "+", 0: "?", -1: "-", -2: "--", EQUAL: "="}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, the numbers for or against it, and what `judge` says of them."""
+    """A sentence, fixed before its test, that a is better than b.
+
+    metric: what is compared, in words; delta > 0: the smallest difference that matters, in the
+    metric's units (natural logs for the kinds log and log-rank); quantifier: better in "all" or in
+    "some" comparisons; better: whether "higher" or "lower" values are. Raises ValueError.
+    """
 
     text: str
-    evidence: str
+    comparisons: tuple[Comparison, ...]
+    metric: str
+    delta: float
+    quantifier: str = "all"
+    better: str = "higher"
+
+    def __post_init__(self):
+        object.__setattr__(self, "comparisons", tuple(self.comparisons))
+        _check(bool(self.comparisons), f"{self.text!r} needs at least one comparison")
+        _check(0 < self.delta < math.inf, f"delta must be a number above 0, got {self.delta!r}")
+        _check(self.quantifier in DUAL, f"quantifier must be all or some, got {self.quantifier!r}")
+        _check(self.better in ("higher", "lower"), f"better must be higher or lower, got {self.better!r}")  # fmt: skip
+
+    def swapped(self) -> Claim:
+        """The opposite claim, whose outcome is the mirror image: b is better in *some* for *all*."""
+        turned = tuple(c.swapped() for c in self.comparisons)
+        return replace(self, comparisons=turned, quantifier=DUAL[self.quantifier])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its outcome.
+
+    signs, levels: of each comparison; spans: the intervals of a minus b that decided (at Holm's
+    level; at 90 % for no difference); note: why it is unresolved, and what would resolve it.
+    """
+
+    claim: Claim
     outcome: str
+    signs: tuple[str, ...]
+    levels: tuple[float, ...]
+    spans: tuple[tuple[float, float], ...]
+    note: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """The differences with their intervals; of more than three, counts and the weakest."""
+        parts = self.claim.comparisons
+        told = [f"{c.estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]" for c, (low, high) in zip(parts, self.spans, strict=True)]  # fmt: skip
+        if len(parts) == 1:
+            return told[0]
+        if len(parts) <= 3:
+            return "; ".join(f"{c.label}: {t}" for c, t in zip(parts, told, strict=True))
+        way = 1 if self.claim.better == "higher" else -1
+        weak = min(range(len(parts)), key=lambda i: way * parts[i].estimate.value)
+        counts = [(sum(s in k for s in self.signs), w) for k, w in ((("++", "+"), "for"), (("--", "-"), "against"), (("=",), "equivalent"))]  # fmt: skip
+        counts = ", ".join(f"{n} {word}" for n, word in counts)
+        return f"{counts}, of {len(parts)}; weakest: {parts[weak].label}: {told[weak]}"
+
+    def stored(self) -> dict:
+        """What a record keeps: the outcome, and all that `rejudge` needs to find it again."""
+        c = self.claim
+        kept = {
+            "text": c.text,
+            "evidence": self.evidence,
+            "outcome": self.outcome,
+            "note": self.note,
+        }
+        kept |= {"metric": c.metric, "delta": c.delta, "quantifier": c.quantifier, "better": c.better}  # fmt: skip
+        return kept | {"comparisons": [x.source for x in c.comparisons]}
 
 
-def show(record: Record, claims: Sequence[Claim]) -> None:
-    """Store the claims in the record and show them as a table."""
+def signs(
+    value: Float[np.ndarray, "... m"],
+    p: Float[np.ndarray, "... m"],
+    p_equal: Float[np.ndarray, "... m"],
+    level: Float[np.ndarray, "... m"],
+    delta: Float[np.ndarray, "... m"],
+) -> Int[np.ndarray, "... m"]:
+    """The sign of each comparison, as in the module's first table; positive values favour a.
+
+    p: two-sided p-values of the difference; p_equal: the larger of two one-sided p-values at
+    ±delta; level: Holm's.
+    """
+    found = np.sign(value) * np.where(np.abs(value) >= delta, 2, 1) * (p <= level)
+    return np.where(p_equal <= intervals.ALPHA, EQUAL, np.nan_to_num(found)).astype(int)
+
+
+def outcomes(found: Int[np.ndarray, "... m"], quantifier: str) -> Int[np.ndarray, ...]:
+    """Index into OUTCOMES of claims with m comparisons, by the module's second table."""
+    equal = found == EQUAL
+    above, below = ((found > 0) & ~equal).any(-1), (found < 0).any(-1)
+    if quantifier == "all":
+        supported, contradicted = (found == 2).all(-1), (found == -2).any(-1)
+    else:
+        supported, contradicted = (found == 2).any(-1), (found == -2).all(-1)
+    rules = [equal.all(-1), above & below, supported, contradicted, above, below]
+    return np.select(rules, [2, 5, 0, 4, 1, 3], 6)
+
+
+def judge(claims: Sequence[Claim]) -> list[Judged]:
+    """The outcomes of all claims of one notebook, with Holm's correction over their comparisons."""
+    flat = [(claim, c) for claim in claims for c in claim.comparisons]
+    facing = [c.estimate if claim.better == "higher" else c.estimate.reverse() for claim, c in flat]
+    delta = np.array([claim.delta for claim, _ in flat])
+    p = np.array([min(1.0, 2 * min(e.above(0), e.below(0))) for e in facing])
+    p_equal = np.array([max(e.above(-d), e.below(d)) for e, d in zip(facing, delta, strict=True)])
+    tested = np.array([c.kind != "exact" for _, c in flat], bool)
+    level = np.full(len(flat), intervals.ALPHA)
+    level[tested] = intervals.holm(p[tested]) if tested.any() else level[tested]
+    found = signs(np.array([e.value for e in facing]), p, p_equal, level, delta)
+    floors = [_at_floor(claim, c) for claim, c in flat]
+    found[[bool(f) for f in floors]] = 0
+    judged, start = [], 0
+    for claim in claims:
+        here = slice(start, start := start + len(claim.comparisons))
+        outcome = OUTCOMES[int(outcomes(found[here], claim.quantifier))]
+        shown = np.full(len(level[here]), 0.1) if outcome == "no difference" else level[here]
+        spans = [c.estimate.interval(1 - a) for c, a in zip(claim.comparisons, shown, strict=True)]
+        spans = tuple((float(low), float(high)) for low, high in spans)
+        note = (
+            _note(claim, found[here], level[here], floors[here]) if outcome == "unresolved" else ""
+        )
+        words = tuple(SIGNS[int(s)] for s in found[here])
+        judged.append(Judged(claim, outcome, words, tuple(map(float, level[here])), spans, note))
+    return judged
+
+
+def refuse_trivial(claims: Sequence[Claim]) -> None:
+    """Raise ValueError for a claim that a trivial rival in a's place would win as well."""
+    for i, claim in enumerate(claims):
+        for name in set.intersection(*(set(c.floors) for c in claim.comparisons)):
+            rival = [replace(c, estimate=c.floors[name][1].reverse(), floors={}) for c in claim.comparisons]  # fmt: skip
+            swapped = [*claims[:i], replace(claim, comparisons=tuple(rival)), *claims[i + 1 :]]
+            if judge(swapped)[i].outcome == "supported":
+                raise ValueError(f"{claim.text!r}: {name} wins it too; choose a stronger rival")
+
+
+def _at_floor(claim: Claim, comparison: Comparison) -> str:
+    """The trivial rival that neither side is shown to beat, or an empty string."""
+    for name, sides in comparison.floors.items():
+        better = [s if claim.better == "higher" else s.reverse() for s in sides]
+        if all(s.above(0) > intervals.ALPHA / 2 for s in better):
+            return name
+    return ""
+
+
+def _note(claim: Claim, found, level, floors) -> str:
+    """Why a claim is unresolved, and the pairs that would resolve it in 4 of 5 repetitions.
+
+    These are the pairs that find an effect of 2 delta; where it would have been found already,
+    those that show equivalence when there is no effect.
+    """
+    open_ = [(c.estimate, a) for c, s, a, f in zip(claim.comparisons, found, level, floors, strict=True) if s == 0 and not f]  # fmt: skip
+    told = [f"at the floor: neither side beats {f}" for f in dict.fromkeys(floors) if f]
+    if any(not math.isfinite(e.se) for e, _ in open_):
+        told.append("error unknown: too few pairs, a missing value, or identical differences")
+    open_ = [(e, a) for e, a in open_ if math.isfinite(e.se)]
+    if open_:
+        chance = min(intervals.power(e, 2 * claim.delta, a) for e, a in open_)
+        aim, width, wanted = (2, None, 0.8) if chance < 0.8 else (1, 2 * intervals.ALPHA, 0.9)
+        needed = [
+            intervals.pairs_needed(e, aim * claim.delta, width or a, wanted) for e, a in open_
+        ]
+        more = "more pairs alone would not" if None in needed else f"{max(needed)} pairs would"
+        told.append(f"power {chance:.0%} at 2 delta; {more} resolve it")
+    return "; ".join(told)
+
+
+def claim(
+    record: Record | dict,
+    text: str,
+    table: str | Sequence[str],
+    a,
+    b=None,
+    *,
+    delta: float,
+    quantifier: str = "all",
+    better: str | None = None,
+    where: Sequence[dict] | dict | None = None,
+    **options,
+) -> Claim:
+    """A claim on a record's tables, in one call: every table x a x b x where is a comparison.
+
+    table, a, b, where: one value or a list of them; better: the table's own unless given; options:
+    those of `evidence.build`, such as metric, by, pair, level, kind, floor.
+    """
+    several = lambda x: list(x) if isinstance(x, (list, tuple)) else [x]  # noqa: E731
+    places = itertools.product(*map(several, (table, a, b, where)))
+    parts = [build(record, t, x, y, where=w, **options) if w else build(record, t, x, y, **options) for t, x, y, w in places]  # fmt: skip
+    first = parts[0].source
+    roles = record.get("tables", {}) if isinstance(record, dict) else getattr(record, "tables", {})
+    better = better or roles.get(first["table"], {}).get("better", "higher")
+    return Claim(text, tuple(parts), first.get("metric", first["table"]), delta, quantifier, better)
+
+
+def show(record: Record, claims: Sequence[Claim]) -> list[Judged]:
+    """Judge the claims, store them in the record so that `rejudge` finds them, show one table."""
     import polars as pl
 
     from . import plots
 
-    record.verdicts = [asdict(c) for c in claims]
-    rows = [(c.text, c.evidence, f"**{c.outcome}**") for c in claims]
-    plots.table(pl.DataFrame(rows, ["claim", "evidence here", "verdict"], orient="row"))
+    judged = judge(claims)
+    record.verdicts = [j.stored() for j in judged]
+    kinds = {c.kind: KINDS[c.kind] for claim in claims for c in claim.comparisons}
+    tested = sum(c.kind != "exact" for claim in claims for c in claim.comparisons)
+    head = f"difference [interval: {', '.join(kinds.values())}; Holm over {tested}]"
+    rows = [
+        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", f"**{j.outcome}**" + f" ({j.note})" * bool(j.note))
+        for j in judged
+    ]  # fmt: skip
+    columns = ["claim", head, "smallest effect that matters", "outcome"]
+    plots.table(pl.DataFrame(rows, columns, orient="row"))
+    return judged
+
+
+def rejudge(record: dict, folder: Path | None = None) -> list[Judged]:
+    """The outcomes of a stored record's claims, computed again from its tables.
+
+    folder: where its per-unit files lie. Raises ValueError for claims without comparisons: the
+    record was made before this engine.
+    """
+    claims = []
+    for kept in record["verdicts"]:
+        _check(bool(kept.get("comparisons")), f"{kept['text']!r} was recorded before the engine")
+        parts = tuple(build(record, folder=folder, **source) for source in kept["comparisons"])
+        fields = ("text", "metric", "delta", "quantifier", "better")
+        claims.append(Claim(comparisons=parts, **{k: kept[k] for k in fields}))
+    return judge(claims)
+
+
+def compare(
+    rows: Sequence[dict],
+    metric: str,
+    by: str = "model",
+    pair: str = "seed",
+    better: str = "higher",
+    columns: Sequence[str] = (),
+) -> pl.DataFrame:
+    """A leaderboard: one line a method, best mean first, with the half-width of its 95 % interval.
+
+    ``best?`` says "yes" for the best and "cannot tell" for those that paired intervals, at Holm's
+    level over all rivals, do not tell from it. columns: more columns, shown as means.
+    """
+    import polars as pl
+
+    own = {n: {r[pair]: _number(r[metric]) for r in rows if r[by] == n} for n in dict.fromkeys(r[by] for r in rows)}  # fmt: skip
+    alone = {n: intervals.paired([*v.values()], 0.0) for n, v in own.items()}
+    way = -1 if better == "higher" else 1
+    names = sorted(own, key=lambda n: (math.isnan(alone[n].value), way * alone[n].value))
+    gaps = []
+    for rival in names[1:]:
+        both = [k for k in own[names[0]] if k in own[rival]]
+        gaps.append(intervals.paired(*([own[n][k] for k in both] for n in (names[0], rival))))
+    p = np.array([2 * min(g.above(0), g.below(0)) for g in gaps])
+    told = ["yes", *np.where(p <= intervals.holm(p), "", "cannot tell")] if gaps else ["yes"]
+    table = []
+    for name, best in zip(names, told, strict=True):
+        line = {by: name, metric: float(alone[name].value), "±": float(alone[name].interval()[1] - alone[name].value)}  # fmt: skip
+        line |= {"best?": str(best), "seeds": alone[name].n}
+        mine = [r for r in rows if r[by] == name]
+        table.append(line | {c: sum(_number(r[c]) for r in mine) / len(mine) for c in columns})
+    return pl.DataFrame(table)
 
 
 def _number(value: float | None) -> float:
     """A metric as it was before its record: JSON has no NaN, so that a record holds None."""
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
-def _interval(values: Sequence[float]) -> Gap:
-    n = len(values)
-    mean = sum(values) / n if n else math.nan
-    if n < 2 or not all(math.isfinite(v) for v in values):
-        return Gap(mean, -math.inf, math.inf, n)
-    sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    half = t_quantile(n - 1) * sd / math.sqrt(n)
-    return Gap(mean, mean - half, mean + half, n)
-
-
-def t_quantile(freedom: int, level: float = 0.95) -> float:
-    """The t with P(|T| < t) = level for ``freedom`` >= 1 degrees of freedom.
-
-    Bisection on the closed form of the distribution for whole degrees of freedom (Abramowitz and
-    Stegun 26.7.3-4).
-    """
-    low, high = 0.0, 1e4
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_inside(middle, freedom) < level else (low, middle)
-    return low
-
-
-def _t_inside(t: float, freedom: int) -> float:
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    term, total = (1.0, 1.0) if freedom % 2 == 0 else (cosine, cosine)
-    for k in range(2 if freedom % 2 == 0 else 3, freedom - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    if freedom % 2 == 0:
-        return sine * total
-    return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
