@@ -1,85 +1,360 @@
-"""Intervals against scipy; judgements at their edges."""
+"""Outcomes by their tables, mirrored by a swap, found again from a record, refused where trivial."""
 
+import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from paperlab import verdict
-from scipy import stats
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 10, 29, 120])
-def test_t_quantile_equals_scipy(freedom):
-    assert verdict.t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-9)
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from paperlab import evidence, intervals, verdict
+from paperlab.verdict import EQUAL
 
 
 def rows(**metric):
     return [{"model": m, "seed": s, "auc": v} for m, vs in metric.items() for s, v in enumerate(vs)]
 
 
-def test_gap_is_the_paired_t_interval():
-    draw = np.random.default_rng(0)
-    a, b = draw.normal(1, 1, 6), draw.normal(0, 1, 6)
-    found = verdict.gap(rows(a=a, b=b), "a", "b", "auc")
-    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.mean == pytest.approx((a - b).mean())
-    assert found.n == 6
+def source(**metric):
+    roles = {"group": "model", "metric": "auc", "better": "higher", "pair": "seed"}
+    return {"metrics": {"main": rows(**metric)}, "tables": {"main": roles}}
 
 
-def test_pairs_are_by_seed_not_by_order():
-    shuffled = rows(a=[1.0, 2.0, 3.0], b=[0.0, 1.0, 2.0])[::-1]
-    found = verdict.gap(shuffled, "a", "b", "auc")
-    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+def around(mean, n=5, sd=0.01):
+    return [mean + sd * x for x in np.linspace(-1, 1, n)]
 
 
-def test_one_pair_or_a_missing_value_shows_nothing():
-    assert verdict.judge(verdict.gap(rows(a=[1.0], b=[0.0]), "a", "b", "auc")) == "not shown"
-    broken = verdict.gap(rows(a=[1.0, math.nan], b=[0.0, 0.0]), "a", "b", "auc")
-    assert verdict.judge(broken) == "not shown"
-    with pytest.raises(ValueError, match="no rows with model = 'c'"):
-        verdict.gap(rows(a=[1.0]), "a", "c", "auc")
+def one(value, se, df=4.0, n=5, delta=0.1, **claim):
+    made = verdict.Comparison("a - b", intervals.Student(value, se, df, n), {})
+    return verdict.Claim("t", [made], "auc", delta, **claim)
 
 
-def test_judgements():
-    up, down, open_ = (verdict.Gap(0, *span, 5) for span in ((0.1, 1), (-1, -0.1), (-1, 1)))
-    assert verdict.judge(up, up) == "supported"
-    assert verdict.judge(up, open_) == "partly"
-    assert verdict.judge(up, down) == "mixed"
-    assert verdict.judge(open_, down) == "not shown"
-    assert verdict.judge(down, down) == "contradicted"
+@pytest.mark.parametrize(
+    ("signs", "every", "some"),
+    [
+        ([2], "supported", "supported"),
+        ([1], "leans for", "leans for"),
+        ([-2], "contradicted", "contradicted"),
+        ([EQUAL], "no difference", "no difference"),
+        ([0], "unresolved", "unresolved"),
+        ([2, 2], "supported", "supported"),
+        ([2, 0], "leans for", "supported"),
+        ([2, 1], "leans for", "supported"),
+        ([2, EQUAL], "leans for", "supported"),
+        ([1, 0], "leans for", "leans for"),
+        ([2, -2], "mixed", "mixed"),
+        ([1, -1], "mixed", "mixed"),
+        ([0, -2], "contradicted", "leans against"),
+        ([EQUAL, -2], "contradicted", "leans against"),
+        ([0, -1], "leans against", "leans against"),
+        ([EQUAL, EQUAL], "no difference", "no difference"),
+        ([EQUAL, 0], "unresolved", "unresolved"),
+    ],
+)
+def test_the_table_of_outcomes(signs, every, some):
+    told = [verdict.OUTCOMES[verdict.outcomes(np.array(signs), q)] for q in ("all", "some")]
+    assert told == [every, some]
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "outcome"),
+    [
+        (0.30, 0.02, "supported"),
+        (0.08, 0.02, "leans for"),  # above 0, below delta, and not within delta
+        (0.05, 0.01, "no difference"),  # significant and too small to matter
+        (0.00, 0.02, "no difference"),
+        (0.05, 0.05, "unresolved"),
+        (0.30, 0.20, "unresolved"),
+        (-0.08, 0.02, "leans against"),
+        (-0.30, 0.02, "contradicted"),
+        (math.nan, math.inf, "unresolved"),
+        (0.00, math.inf, "unresolved"),
+    ],
+)
+def test_one_comparison(value, se, outcome):
+    assert verdict.judge([one(value, se)])[0].outcome == outcome
+    lower = verdict.judge([one(value, se, better="lower")])[0].outcome
+    assert lower == verdict.MIRROR[outcome]
+
+
+ESTIMATES = st.tuples(
+    st.floats(-0.5, 0.5), st.sampled_from([0.0, 0.01, 0.03, 0.1, math.inf]), st.integers(2, 30)
+)
+
+
+@seed(0)
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(ESTIMATES, min_size=1, max_size=4), st.sampled_from(["all", "some"])),
+        min_size=1,
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_swapping_the_sides_mirrors_every_outcome(notebook, floored):
+    claims = []
+    for parts, quantifier in notebook:
+        made = [intervals.Student(v, s, float(df), df + 1) for v, s, df in parts]
+        floor = {"coin": (made[0], made[-1])} if floored else {}
+        compared = [verdict.Comparison(str(e), e, floor) for e in made]
+        claims.append(verdict.Claim("t", compared, "auc", 0.05, quantifier))
+    found = [j.outcome for j in verdict.judge(claims)]
+    swapped = verdict.judge([c.swapped() for c in claims])
+    assert [j.outcome for j in swapped] == [verdict.MIRROR[o] for o in found]
+    lower = verdict.judge([replace(c.swapped(), better="lower") for c in claims])
+    for claim, told, was in zip(claims, lower, found, strict=True):
+        if len(claim.comparisons) == 1:  # the same claim in other words
+            assert told.outcome == was or floored  # a floor has a direction of its own
+
+
+def test_one_counter_example_refutes_all():
+    claim = verdict.claim(
+        source(a=around(0.5), b=around(0.7, sd=0.02), c=around(0.501, sd=0.2)),
+        *("a is better than all", "main", "a", ["b", "c"]),
+        delta=0.01,
+    )
+    assert verdict.judge([claim])[0].signs == ("--", "?")
+    assert verdict.judge([claim])[0].outcome == "contradicted"
+
+
+def test_holm_counts_the_comparisons_of_the_whole_notebook():
+    edge = one(0.3, 0.1)  # p = .04
+    assert verdict.judge([edge])[0].outcome == "supported"
+    first, second = verdict.judge([edge, one(0.3, 0.3)])
+    assert (first.outcome, first.levels) == ("unresolved", (0.025,))
+    assert first.spans[0] == pytest.approx(edge.comparisons[0].estimate.interval(0.975))
+    assert second.levels == (0.025,)
+    exact = verdict.claim(source(a=[3.0], b=[1.0]), "t", "main", "a", "b", delta=1.0, kind="exact")
+    assert [j.outcome for j in verdict.judge([edge, exact])] == ["supported", "supported"]
+
+
+def test_the_interval_leaves_out_zero_exactly_where_a_sign_is_given():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        claims = [one(v, 0.1, delta=1e-6) for v in rng.normal(0, 0.3, 6)]
+        for judged in verdict.judge(claims):
+            low, high = judged.spans[0]
+            assert (low > 0 or high < 0) == (judged.signs[0] in ("++", "--"))
+
+
+def test_identical_differences_prove_nothing():
+    same = around(0.7)
+    for a, b, outcome in (
+        ([0.8] * 5, [0.7] * 5, "unresolved"),
+        ([0.7] * 5, [0.7] * 5, "unresolved"),
+        ([x + 0.5 for x in same], same, "unresolved"),
+        (same, same, "no difference"),
+    ):
+        claim = verdict.claim(source(a=a, b=b), "t", "main", "a", "b", delta=0.001)
+        judged = verdict.judge([claim])[0]
+        assert judged.outcome == outcome
+        assert ("identical differences" in judged.note) == (outcome == "unresolved")
+
+
+def test_exact_comparisons_by_their_number():
+    for a, outcome in ((1.2, "supported"), (1.05, "no difference"), (0.5, "contradicted")):
+        made = verdict.claim(source(a=[a]), "t", "main", "a", level=1.0, delta=0.1, kind="exact")
+        assert verdict.judge([made])[0].outcome == outcome
+    with pytest.raises(ValueError, match="exact needs one row each, got 2 of 'a'"):
+        verdict.claim(source(a=[1.0, 2.0]), "t", "main", "a", level=1.0, delta=0.1, kind="exact")
+
+
+def test_both_sides_at_the_floor_are_unresolved_whatever_the_sign():
+    known = source(
+        a=around(0.5, sd=0.001), b=around(0.4), c=around(0.6, sd=0.02), coin=around(0.5, sd=0.03)
+    )
+    for x, y in (("a", "b"), ("b", "a")):
+        free = verdict.claim(known, "t", "main", x, y, delta=0.01)
+        assert verdict.judge([free])[0].outcome in ("supported", "contradicted")
+        for floor in (0.5, "coin"):
+            held = verdict.claim(known, "t", "main", x, y, delta=0.01, floor=[floor])
+            judged = verdict.judge([held])[0]
+            assert (judged.outcome, judged.note) == ("unresolved", f"at the floor: neither side beats {floor}")  # fmt: skip
+    above = verdict.claim(known, "t", "main", "c", "b", delta=0.01, floor=["coin"])
+    assert verdict.judge([above])[0].outcome == "supported"
+
+
+def test_a_claim_that_a_coin_wins_is_refused():
+    known = source(a=around(0.8, sd=0.02), weak=around(0.3), strong=around(0.6), coin=around(0.5, sd=0.03))  # fmt: skip
+    weak, strong = (
+        verdict.claim(known, f"beats {b}", "main", "a", b, delta=0.01, floor=["coin", 0.5])
+        for b in ("weak", "strong")
+    )
+    assert [j.outcome for j in verdict.judge([weak, strong])] == ["supported"] * 2
+    verdict.refuse_trivial([strong])
+    with pytest.raises(ValueError, match="'beats weak': coin wins it too"):
+        verdict.refuse_trivial([strong, weak])
+    level = verdict.claim(known, "above 0.4", "main", "a", level=0.4, delta=0.01, floor=[0.5])
+    with pytest.raises(ValueError, match="'above 0.4': 0.5 wins it too"):
+        verdict.refuse_trivial([level])
+
+
+def test_unresolved_says_what_would_resolve_it():
+    note = verdict.judge([one(0.05, 0.1)])[0].note
+    power = intervals.power(intervals.Student(0.0, 0.1, 4.0, 5), 0.2, 0.05)
+    assert note.startswith(f"power {power:.0%} at 2 delta; ")
+    needed = int(note.split("; ")[1].removesuffix(" pairs for 80 %"))
+    at = [
+        intervals.power(intervals.Student(0.0, 0.1, 4.0, 5), 0.2, 0.05, n)
+        for n in (needed, needed - 1)
+    ]
+    assert at[0] >= 0.8 > at[1]
+    tight = one(0.09, 0.02)  # 2 delta is ruled out, 0 is nearly so
+    assert verdict.judge([tight])[0].outcome == "leans for"
+    open_ = verdict.judge([one(0.04, 0.04, df=30.0, n=31)])[0].note
+    power, pairs = open_.split("; ")
+    assert float(power.split()[1].rstrip("%")) > 80
+    n = int(pairs.removesuffix(" pairs to show no difference"))
+    draws = np.random.default_rng(0).normal(0, 0.04 * 31**0.5, (4000, n))
+    same = intervals.paired(draws, 0.0)
+    shown = (np.maximum(same.above(-0.1), same.below(0.1)) <= 0.05).mean()
+    assert shown == pytest.approx(0.8, abs=0.03)
+    sample = intervals.Student(0.05, 0.1, 200.0, 5, seed_share=0.0)
+    claim = verdict.Claim("t", [verdict.Comparison("a - b", sample, {})], "auc", 0.1)
+    assert "more pairs alone are not enough" in verdict.judge([claim])[0].note
+
+
+def test_bad_claims_are_refused():
+    good = one(0.1, 0.1)
+    for change, message in (
+        ({"delta": 0.0}, "delta must be a number above 0, got 0.0"),
+        ({"delta": math.nan}, "delta must be a number above 0, got nan"),
+        ({"quantifier": "most"}, "quantifier must be all or some, got 'most'"),
+        ({"better": "larger"}, "better must be higher or lower, got 'larger'"),
+        ({"comparisons": ()}, "'t' needs at least one comparison"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(good, **change)
+
+
+def test_pairs_are_by_seed_and_must_be_whole():
+    found = evidence.paired(rows(a=[1.0, 2.1, 3.0], b=[0.0, 1.0, 2.0])[::-1], "a", "b", metric="auc")  # fmt: skip
+    assert found.estimate.value == pytest.approx(3.1 / 3)
+    for table, message in (
+        (rows(a=[1.0]), "no rows with model = 'b'"),
+        (rows(a=[1.0, 2.0], b=[0.0]), r"'a' and 'b' are not paired: seed = \[1\] on one side only"),
+        (rows(a=[1.0], b=[0.0]) * 2, "two rows with model = 'a', seed = 0: choose one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evidence.paired(table, "a", "b", metric="auc")
+    with pytest.raises(ValueError, match="kind must be one of t, log, .*, got 'z'"):
+        evidence.paired(rows(a=[1.0], b=[0.0]), "a", "b", metric="auc", kind="z")
+    with pytest.raises(ValueError, match="name a rival b or a level, and not both"):
+        evidence.paired(rows(a=[1.0]), "a", metric="auc")
+    with pytest.raises(ValueError, match="log ratios need values above 0 in 'auc'"):
+        evidence.paired(rows(a=[1.0], b=[0.0]), "a", "b", metric="auc", kind="log")
+
+
+def test_heavy_tails_in_logs_and_ranks():
+    a, b = [1.0, 20.0, 400.0, 3.0, 9.0, 70.0], [2.1, 39.0, 820.0, 6.0, 18.5, 139.0]
+    logs = evidence.paired(rows(a=a, b=b), "a", "b", metric="auc", kind="log").estimate
+    assert logs.value == pytest.approx(-math.log(2), abs=0.05)
+    assert 2 * logs.below(0) < 1e-5 < 2 * evidence.paired(rows(a=a, b=b), "a", "b", metric="auc").estimate.below(0)  # fmt: skip
+    ranks = evidence.paired(rows(a=a, b=b), "a", "b", metric="auc", kind="ranks").estimate
+    assert 2 * ranks.below(0) == pytest.approx(2 / 2**6)
+
+
+def test_time_until_with_runs_that_never_arrive():
+    table = [
+        {"model": m, "seed": s, "steps": t, "reached": t < 100}
+        for m, ts in (("a", [10, 12, 14, 16, 18, 20]), ("b", [50, 100, 100, 90, 100, 100]))
+        for s, t in enumerate(ts)
+    ]
+    found = evidence.paired(table, "a", "b", metric="steps", kind="log-rank")
+    claim = verdict.Claim("a is sooner", [found], "log hazard", 0.5, better="lower")
+    assert verdict.judge([claim])[0].outcome == "supported"
+    assert verdict.judge([replace(claim, better="higher")])[0].outcome == "contradicted"
+
+
+def whole(**metric):
+    """A record with its claims shown, as JSON gives it back."""
+    record = SimpleNamespace(verdicts=[], **source(**metric))
+    wide = [r | {"noise": k} for k in (0, 30) for r in record.metrics["main"]]
+    record.metrics["wide"], record.tables["wide"] = wide, record.tables["main"]
+    claims = [
+        verdict.claim(record, "better", "main", "a", ["b", "c"], delta=0.01, floor=[0.5]),
+        verdict.claim(record, "in noise", "wide", "a", "b", delta=0.01, where=[{"noise": 0}, {"noise": 30}], quantifier="some"),
+        verdict.claim(record, "above .6", "main", "a", level=0.6, delta=0.01, better="lower"),
+        verdict.claim(record, "in logs", ["main"], "a", "c", delta=0.1, kind="log"),
+    ]  # fmt: skip
+    judged = verdict.show(record, claims)
+    kept = {k: getattr(record, k) for k in ("metrics", "tables", "verdicts")}
+    return json.loads(json.dumps(kept)), judged
+
+
+def test_a_record_gives_its_outcomes_again(capsys):
+    record, judged = whole(a=around(0.8), b=around(0.7, sd=0.03), c=around(0.79, sd=0.05))
+    again = verdict.rejudge(record)
+    assert [j.stored() for j in again] == record["verdicts"]
+    assert [j.outcome for j in again] == [j.outcome for j in judged]
+    assert {"text", "evidence", "outcome"} <= set(record["verdicts"][0])
+    record["metrics"]["main"][0]["auc"] = None  # a value that the run lost
+    assert verdict.rejudge(record)[0].outcome != judged[0].outcome
+    record["verdicts"][0] = {"text": "old", "evidence": "+1", "outcome": "partly"}
+    with pytest.raises(ValueError, match="'old' was recorded before the engine"):
+        verdict.rejudge(record)
+
+
+def test_show_prints_one_table(monkeypatch):
+    from paperlab import plots
+
+    seen = []
+    monkeypatch.setattr(plots, "table", seen.append)
+    whole(a=around(0.8), b=around(0.7, sd=0.03), c=around(0.8, sd=0.5))
+    (frame,) = seen
+    assert frame.columns[1] == "difference [interval: Student's t over pairs, Student's t of log ratios; Holm over 6]"  # fmt: skip
+    assert frame["smallest effect that matters"][0] == "0.01 auc"
+    assert frame["outcome"][1] == "**supported**"
+    assert frame["outcome"][3].startswith("**unresolved** (power ")
+
+
+def test_claims_on_test_units_are_found_again_from_their_file(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, users = rng.random(400) < 0.4, rng.integers(0, 80, 400)
+    score = {(m, s): rng.normal(0, 1, 400) + k * labels for m, k in (("a", 1.5), ("b", 0.8)) for s in range(3)}  # fmt: skip
+    sums = {key: np.round(rng.normal(1, 1, 80) + (key[0] == "a"), 2) for key in score}
+    record = SimpleNamespace(
+        metrics={},
+        verdicts=[],
+        units={
+            "rows": evidence.Units(score, labels=labels, clusters=users),
+            "queries": evidence.Units(sums, weights=np.arange(80) % 3 + 1.0),
+        },
+    )
+    claims = [
+        verdict.claim(record, "ranks better", "rows", "a", "b", delta=0.01, kind="auc", floor=[0.5]),
+        verdict.claim(record, "larger sums", "queries", "a", "b", delta=0.1, kind="two-level"),
+        verdict.claim(record, "above a quarter", "queries", "b", level=0.25, delta=0.01, kind="two-level"),
+    ]  # fmt: skip
+    judged = verdict.judge(claims)
+    assert [j.outcome for j in judged] == ["supported"] * 3
+    for name, units in record.units.items():
+        units.write(tmp_path / f"{name}.parquet")
+    kept = {"metrics": {}, "units": {n: f"{n}.parquet" for n in record.units}, "verdicts": [j.stored() for j in judged]}  # fmt: skip
+    again = verdict.rejudge(json.loads(json.dumps(kept)), tmp_path)
+    for old, new in zip(judged, again, strict=True):
+        assert new.outcome == old.outcome
+        assert new.spans[0] == pytest.approx(old.spans[0], rel=1e-5)
+    assert again[0].spans == judged[0].spans  # ranks lose nothing
+    with pytest.raises(ValueError, match="'a' has seeds"):
+        evidence.paired_units(evidence.Units({("a", 0): labels, ("b", 1): labels}), "a", "b")
+    with pytest.raises(ValueError, match="20,001 units"):
+        evidence.Units({("a", 0): np.zeros(20_001)}).write(tmp_path / "x.parquet")
 
 
 def test_compare_marks_what_seeds_cannot_resolve():
     table = verdict.compare(
-        rows(best=[0.80, 0.81, 0.82], near=[0.81, 0.79, 0.82], far=[0.70, 0.71, 0.72]), "auc"
+        rows(best=[0.80, 0.81, 0.82], near=[0.81, 0.79, 0.82], far=[0.70, 0.712, 0.72], once=[0.1])
+        + [{"model": "none", "seed": s, "auc": None} for s in range(3)],
+        "auc",
+        columns=["seed"],
     )
-    assert table["model"].to_list() == ["best", "near", "far"]
-    assert table["best?"].to_list() == ["yes", "cannot tell", ""]
-    assert table["seeds"].to_list() == [3, 3, 3]
-    worst_first = verdict.compare(rows(a=[1.0, 1.1], b=[2.0, 2.1]), "auc", higher=False)
-    assert worst_first["model"][0] == "a"
-
-
-def test_a_value_that_a_record_lost_is_a_missing_value():
-    broken = rows(a=[1.0, None], b=[0.0, 0.0], c=[0.1, 0.2])
-    assert verdict.judge(verdict.gap(broken, "a", "b", "auc")) == "not shown"
-    assert verdict.compare(broken, "auc")["model"].to_list() == ["c", "b", "a"]
-
-
-@pytest.mark.parametrize("higher", [True, False])
-def test_a_model_without_a_value_is_never_the_best(higher):
-    for order in (1, -1):
-        table = verdict.compare(
-            rows(a=[math.nan] * 3, b=[1.0, 1.1, 1.2], c=[0.1, 0.2, 0.3])[::order],
-            "auc",
-            higher=higher,
-        )
-        assert table["model"].to_list() == (["b", "c", "a"] if higher else ["c", "b", "a"])
-
-
-def test_two_rows_for_one_pair_are_refused():
-    twice = rows(a=[1.0, 2.0], b=[0.0, 1.0]) + rows(a=[5.0])
-    with pytest.raises(ValueError, match="two rows with model = 'a', seed = 0"):
-        verdict.gap(twice, "a", "b", "auc")
-    assert verdict.gap(twice + rows(c=[9.0, 9.0]), "c", "b", "auc").n == 2
+    assert table["model"].to_list() == ["best", "near", "far", "once", "none"]
+    assert table["best?"].to_list() == ["yes", "cannot tell", "", "cannot tell", "cannot tell"]
+    assert table.columns == ["model", "auc", "±", "best?", "seeds", "seed"]
+    assert table["seeds"].to_list() == [3, 3, 3, 1, 3]
+    lower = verdict.compare(rows(a=[1.0, 1.1], b=[2.0, 2.1]), "auc", better="lower")
+    assert lower["model"][0] == "a"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import intervals
+from . import intervals, survival
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -141,7 +141,7 @@ def paired(
         x, y = fetch(one), fetch(two)
         if kind == "log-rank":
             flags = [np.array([ended[n][p] for p in own], bool) for _, n in (one, two)]
-            return intervals.log_rank(x, y, *flags).reverse()
+            return survival.log_rank(x, y, *flags).reverse()
         if kind == "exact" or one[0] == two[0] == "level":
             _check(
                 kind != "exact" or len(own) == 1,
@@ -230,6 +230,45 @@ def build(
     return replace(made, source=source | options)
 
 
+def compare(
+    rows: Sequence[dict],
+    metric: str,
+    by: str = "model",
+    pair: str = "seed",
+    better: str = "higher",
+    columns: Sequence[str] = (),
+) -> pl.DataFrame:
+    """A leaderboard: one line a method, best mean first, with the half-width of its 95 % interval.
+
+    ``best?`` says "yes" for the best and "cannot tell" for those that paired intervals, at Holm's
+    level over all rivals, do not tell from it. columns: more columns, shown as means.
+    """
+    import polars as pl
+
+    own = {n: {r[pair]: _number(r[metric]) for r in rows if r[by] == n} for n in dict.fromkeys(r[by] for r in rows)}  # fmt: skip
+    alone = {n: intervals.paired([*v.values()], 0.0) for n, v in own.items()}
+    way = -1 if better == "higher" else 1
+    names = sorted(own, key=lambda n: (math.isnan(alone[n].value), way * alone[n].value))
+    gaps = []
+    for rival in names[1:]:
+        both = [k for k in own[names[0]] if k in own[rival]]
+        gaps.append(intervals.paired(*([own[n][k] for k in both] for n in (names[0], rival))))
+    p = np.array([2 * min(g.above(0), g.below(0)) for g in gaps])
+    told = ["yes", *np.where(p <= intervals.holm(p), "", "cannot tell")] if gaps else ["yes"]
+    table = []
+    for name, best in zip(names, told, strict=True):
+        line = {by: name, metric: float(alone[name].value), "±": float(alone[name].interval()[1] - alone[name].value)}  # fmt: skip
+        line |= {"best?": str(best), "seeds": alone[name].n}
+        mine = [r for r in rows if r[by] == name]
+        table.append(line | {c: sum(_number(r[c]) for r in mine) / len(mine) for c in columns})
+    return pl.DataFrame(table)
+
+
+def _number(value: float | None) -> float:
+    """A metric as it was before its record: JSON has no NaN, so that a record holds None."""
+    return math.nan if value is None else float(value)
+
+
 def _comparison(a, b, level, where, kind: str, floors, gap: Callable) -> Comparison:
     _check(kind in KINDS, f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     _check((b is None) != (level is None), "name a rival b or a level, and not both")
@@ -247,7 +286,7 @@ def _column(rows, by: str, name, pair: str, column: str) -> dict[Any, float]:
         if r.get(by) == name:
             if r[pair] in found:
                 raise ValueError(f"two rows with {by} = {name!r}, {pair} = {r[pair]!r}: choose one")
-            found[r[pair]] = math.nan if r[column] is None else float(r[column])
+            found[r[pair]] = _number(r[column])
     if not found:
         raise ValueError(f"no rows with {by} = {name!r}")
     return found

@@ -47,10 +47,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import intervals
-from .evidence import KINDS, Comparison, build, paired
+from .evidence import KINDS, Comparison, build
+from .evidence import compare as compare  # notebooks find all they need here
+from .evidence import paired as paired
+from .evidence import paired_units as paired_units
 
 if TYPE_CHECKING:
-    import polars as pl
     from jaxtyping import Float, Int
 
     from .records import Record
@@ -196,7 +198,9 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
 def refuse_trivial(claims: Sequence[Claim]) -> None:
     """Raise ValueError for a claim that a trivial rival in a's place would win as well."""
     for i, claim in enumerate(claims):
-        for name in set.intersection(*(set(c.floors) for c in claim.comparisons)):
+        for name in claim.comparisons[0].floors:
+            if not all(name in c.floors for c in claim.comparisons):
+                continue
             rival = [replace(c, estimate=c.floors[name][1].reverse(), floors={}) for c in claim.comparisons]  # fmt: skip
             swapped = [*claims[:i], replace(claim, comparisons=tuple(rival)), *claims[i + 1 :]]
             if judge(swapped)[i].outcome == "supported":
@@ -212,11 +216,22 @@ def _at_floor(claim: Claim, comparison: Comparison) -> str:
     return ""
 
 
-def _note(claim: Claim, found, level, floors) -> str:
-    """Why a claim is unresolved, and the pairs that would resolve it in 4 of 5 repetitions.
+def judge_many(found: Student, delta: float, quantifier: str = "all") -> Int[np.ndarray, ...]:
+    """Outcomes (index into OUTCOMES) of many notebooks at once, whose claims have one form.
 
-    These are the pairs that find an effect of 2 delta; where it would have been found already,
-    those that show equivalence when there is no effect.
+    found: estimates of shape (..., claims, comparisons), positive in favour of a; what `judge` does
+    with one notebook a row, without floors.
+    """
+    p = 2 * np.minimum(found.above(0), found.below(0))
+    level = intervals.holm(p.reshape(*p.shape[:-2], -1)).reshape(p.shape)
+    p_equal = np.maximum(found.above(-delta), found.below(delta))
+    return outcomes(signs(found.value, p, p_equal, level, delta), quantifier)
+
+
+def _note(claim: Claim, found, level, floors) -> str:
+    """Why a claim is unresolved, the power at 2 delta, and the pairs that would raise it to 80 %.
+
+    Where it is above 80 % already: the pairs that show equivalence when there is no effect.
     """
     open_ = [(c.estimate, a) for c, s, a, f in zip(claim.comparisons, found, level, floors, strict=True) if s == 0 and not f]  # fmt: skip
     told = [f"at the floor: neither side beats {f}" for f in dict.fromkeys(floors) if f]
@@ -229,8 +244,10 @@ def _note(claim: Claim, found, level, floors) -> str:
         needed = [
             intervals.pairs_needed(e, aim * claim.delta, width or a, wanted) for e, a in open_
         ]
-        more = "more pairs alone would not" if None in needed else f"{max(needed)} pairs would"
-        told.append(f"power {chance:.0%} at 2 delta; {more} resolve it")
+        few = None in needed
+        pairs = "more pairs alone are not enough" if few else f"{max(needed)} pairs"
+        to = "for 80 %" if aim == 2 else "to show no difference"
+        told.append(f"power {chance:.0%} at 2 delta; {pairs} {to}")
     return "; ".join(told)
 
 
@@ -294,45 +311,6 @@ def rejudge(record: dict, folder: Path | None = None) -> list[Judged]:
         fields = ("text", "metric", "delta", "quantifier", "better")
         claims.append(Claim(comparisons=parts, **{k: kept[k] for k in fields}))
     return judge(claims)
-
-
-def compare(
-    rows: Sequence[dict],
-    metric: str,
-    by: str = "model",
-    pair: str = "seed",
-    better: str = "higher",
-    columns: Sequence[str] = (),
-) -> pl.DataFrame:
-    """A leaderboard: one line a method, best mean first, with the half-width of its 95 % interval.
-
-    ``best?`` says "yes" for the best and "cannot tell" for those that paired intervals, at Holm's
-    level over all rivals, do not tell from it. columns: more columns, shown as means.
-    """
-    import polars as pl
-
-    own = {n: {r[pair]: _number(r[metric]) for r in rows if r[by] == n} for n in dict.fromkeys(r[by] for r in rows)}  # fmt: skip
-    alone = {n: intervals.paired([*v.values()], 0.0) for n, v in own.items()}
-    way = -1 if better == "higher" else 1
-    names = sorted(own, key=lambda n: (math.isnan(alone[n].value), way * alone[n].value))
-    gaps = []
-    for rival in names[1:]:
-        both = [k for k in own[names[0]] if k in own[rival]]
-        gaps.append(intervals.paired(*([own[n][k] for k in both] for n in (names[0], rival))))
-    p = np.array([2 * min(g.above(0), g.below(0)) for g in gaps])
-    told = ["yes", *np.where(p <= intervals.holm(p), "", "cannot tell")] if gaps else ["yes"]
-    table = []
-    for name, best in zip(names, told, strict=True):
-        line = {by: name, metric: float(alone[name].value), "±": float(alone[name].interval()[1] - alone[name].value)}  # fmt: skip
-        line |= {"best?": str(best), "seeds": alone[name].n}
-        mine = [r for r in rows if r[by] == name]
-        table.append(line | {c: sum(_number(r[c]) for r in mine) / len(mine) for c in columns})
-    return pl.DataFrame(table)
-
-
-def _number(value: float | None) -> float:
-    """A metric as it was before its record: JSON has no NaN, so that a record holds None."""
-    return math.nan if value is None else float(value)
 
 
 def _check(holds: bool, message: str) -> None:
