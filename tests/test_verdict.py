@@ -325,9 +325,9 @@ def test_claims_on_test_units_are_found_again_from_their_file(tmp_path):
         },
     )
     claims = [
-        verdict.claim(record, "ranks better", "rows", "a", "b", delta=0.01, kind="auc", floor=[0.5]),
-        verdict.claim(record, "larger sums", "queries", "a", "b", delta=0.1, kind="two-level"),
-        verdict.claim(record, "above a quarter", "queries", "b", level=0.25, delta=0.01, kind="two-level"),
+        verdict.claim(record, "ranks better", "rows", "a", "b", better="higher", delta=0.01, kind="auc", floor=[0.5]),
+        verdict.claim(record, "larger sums", "queries", "a", "b", better="higher", delta=0.1, kind="two-level"),
+        verdict.claim(record, "above a quarter", "queries", "b", level=0.25, better="higher", delta=0.01, kind="two-level"),
     ]  # fmt: skip
     judged = verdict.judge(claims)
     assert [j.outcome for j in judged] == ["supported"] * 3
@@ -358,3 +358,41 @@ def test_compare_marks_what_seeds_cannot_resolve():
     assert table["seeds"].to_list() == [3, 3, 3, 1, 3]
     lower = verdict.compare(rows(a=[1.0, 1.1], b=[2.0, 2.1]), "auc", better="lower")
     assert lower["model"][0] == "a"
+
+
+def test_a_direction_is_declared_or_said():
+    known = source(a=around(0.5), b=around(0.6, sd=0.02))
+    known["metrics"]["main"] = [r | {"logloss": 1 - r["auc"]} for r in known["metrics"]["main"]]
+    with pytest.raises(ValueError, match="'main' does not declare what is better in 'logloss'"):
+        verdict.claim(known, "t", "main", "a", "b", metric="logloss", delta=0.01)
+    said = verdict.claim(known, "t", "main", "a", "b", metric="logloss", delta=0.01, better="lower")
+    assert verdict.judge([said])[0].outcome == "contradicted"
+    known["tables"]["main"]["metric"] = ["auc", "logloss"]
+    assert verdict.claim(known, "t", "main", "a", "b", delta=0.01).metric == "auc"
+    known["tables"] = {}
+    with pytest.raises(ValueError, match="'main' declares no metric: name one"):
+        verdict.claim(known, "t", "main", "a", "b", delta=0.01)
+
+
+def test_a_comparison_without_a_table_is_not_stored():
+    record = SimpleNamespace(verdicts=[])
+    with pytest.raises(ValueError, match="'t': build its comparisons from the record's tables"):
+        verdict.show(record, [one(0.3, 0.02)])
+
+
+def test_numpy_values_are_stored_as_numbers():
+    known = source(a=around(0.5), b=around(0.6, sd=0.02))
+    made = verdict.claim(known, "t", "main", "a", "b", delta=np.float64(0.01), where={"seed": np.int64(0)})  # fmt: skip
+    kept = verdict.judge([made])[0].stored()
+    assert json.loads(json.dumps(kept)) == kept
+    assert kept["comparisons"][0]["where"] == {"seed": 0}
+
+
+def test_evidence_in_words():
+    known = source(a=around(0.8), b=around(0.7, sd=0.02), c=around(0.6, sd=0.02), d=around(0.9, sd=0.02), e=around(0.8, sd=0.9))  # fmt: skip
+    many = verdict.claim(known, "t", "main", "a", ["b", "c", "d", "e"], delta=0.01)
+    told = verdict.judge([many])[0].evidence
+    assert told.startswith("2 for, 1 against, 0 equivalent, 1 open, of 4; weakest: a - d: -0.1 [")
+    two = verdict.claim(known, "t", "main", "a", ["b", "c"], delta=0.01)
+    assert verdict.judge([two])[0].evidence.count("a - ") == 2
+    assert verdict.judge([one(0.0, 0.02)])[0].evidence == "+0 [-0.0426, +0.0426] (90 %)"

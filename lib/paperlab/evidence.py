@@ -215,6 +215,7 @@ def build(
     tables[table] their roles (group, metric, better, pair), its units[table] a `Units`, or the
     name of its file in ``folder``. options: the keywords of `paired` or `paired_units`.
     """
+    options = {k: v for k, v in options.items() if v is not None}
     source = {"table": table, "a": a, "b": b, **options}
     if options.get("kind") in ("two-level", "auc"):
         units = _part(record, "units")[table]
@@ -222,12 +223,23 @@ def build(
         return replace(paired_units(units, a, b, **options), source=source)
     roles = _part(record, "tables").get(table, {})
     named = {"metric": roles.get("metric"), "by": roles.get("group"), "pair": roles.get("pair")}
-    options = {k: v for k, v in named.items() if v} | {
-        k: v for k, v in options.items() if v is not None
-    }
+    named = {k: v if isinstance(v, str) else v[0] for k, v in named.items() if v}
+    options = named | options
     _check("metric" in options, f"table {table!r} declares no metric: name one")
     made = paired(_part(record, "metrics")[table], a, b, **options)
     return replace(made, source=source | options)
+
+
+def direction(record: Record | dict, table: str, metric: str) -> str:
+    """Whether "higher" or "lower" values of a metric are better, as its table declares.
+
+    Raises ValueError where the table does not say so of this metric.
+    """
+    roles = _part(record, "tables").get(table, {})
+    own = roles.get("metric", ())
+    if metric not in ([own] if isinstance(own, str) else own) or not roles.get("better"):
+        raise ValueError(f"table {table!r} does not declare what is better in {metric!r}: better=")
+    return roles["better"]
 
 
 def compare(

@@ -38,6 +38,7 @@ constant, popularity) at 2.5 %, one-sided: its sign is ?, whatever the differenc
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import intervals
-from .evidence import KINDS, Comparison, build
+from .evidence import KINDS, Comparison, build, direction
 from .evidence import compare as compare  # notebooks find all they need here
 from .evidence import paired as paired
 from .evidence import paired_units as paired_units
@@ -55,6 +56,7 @@ from .evidence import paired_units as paired_units
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from .intervals import Student
     from .records import Record
 
 OUTCOMES = (
@@ -64,6 +66,8 @@ OUTCOMES = (
 MIRROR = dict(zip(OUTCOMES, (*OUTCOMES[4::-1], *OUTCOMES[5:]), strict=True))
 DUAL = {"all": "some", "some": "all"}
 EQUAL = 9  # the sign of an equivalent comparison; the others are 2, 1, 0, -1, -2
+WORDS = {"+": "for", "-": "against", "=": "equivalent", "?": "open"}
+FIELDS = ("text", "metric", "delta", "quantifier", "better")  # of a claim in a record
 SIGNS = {2: "++", 1: "+", 0: "?", -1: "-", -2: "--", EQUAL: "="}
 
 
@@ -114,29 +118,33 @@ class Judged:
     @property
     def evidence(self) -> str:
         """The differences with their intervals; of more than three, counts and the weakest."""
-        parts = self.claim.comparisons
-        told = [f"{c.estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]" for c, (low, high) in zip(parts, self.spans, strict=True)]  # fmt: skip
-        if len(parts) == 1:
+        at = " (90 %)" if self.outcome == "no difference" else ""
+        told = [
+            f"{c.estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]{at}"
+            for c, (low, high) in zip(self.claim.comparisons, self.spans, strict=True)
+        ]
+        if len(told) == 1:
             return told[0]
-        if len(parts) <= 3:
-            return "; ".join(f"{c.label}: {t}" for c, t in zip(parts, told, strict=True))
+        named = [f"{c.label}: {t}" for c, t in zip(self.claim.comparisons, told, strict=True)]
+        if len(told) <= 3:
+            return "; ".join(named)
         way = 1 if self.claim.better == "higher" else -1
-        weak = min(range(len(parts)), key=lambda i: way * parts[i].estimate.value)
-        counts = [(sum(s in k for s in self.signs), w) for k, w in ((("++", "+"), "for"), (("--", "-"), "against"), (("=",), "equivalent"))]  # fmt: skip
-        counts = ", ".join(f"{n} {word}" for n, word in counts)
-        return f"{counts}, of {len(parts)}; weakest: {parts[weak].label}: {told[weak]}"
+        weak = np.argmin([way * c.estimate.value for c in self.claim.comparisons])
+        words = [f"{sum(s.strip(k) == '' for s in self.signs)} {w}" for k, w in WORDS.items()]
+        return f"{', '.join(words)}, of {len(told)}; weakest: {named[weak]}"
 
     def stored(self) -> dict:
-        """What a record keeps: the outcome, and all that `rejudge` needs to find it again."""
+        """What a record keeps: the outcome, and all that `rejudge` needs to find it again.
+
+        Raises ValueError for a comparison that was not built from a record's table.
+        """
         c = self.claim
-        kept = {
-            "text": c.text,
-            "evidence": self.evidence,
-            "outcome": self.outcome,
-            "note": self.note,
-        }
-        kept |= {"metric": c.metric, "delta": c.delta, "quantifier": c.quantifier, "better": c.better}  # fmt: skip
-        return kept | {"comparisons": [x.source for x in c.comparisons]}
+        sources = [x.source for x in c.comparisons]
+        _check(None not in sources, f"{c.text!r}: build its comparisons from the record's tables")
+        told = {"evidence": self.evidence, "outcome": self.outcome, "note": self.note}
+        asked = {k: getattr(c, k) for k in FIELDS}
+        kept = asked | told | {"comparisons": sources}
+        return json.loads(json.dumps(kept, default=np.generic.item))  # numpy's numbers are no JSON
 
 
 def signs(
@@ -266,16 +274,15 @@ def claim(
 ) -> Claim:
     """A claim on a record's tables, in one call: every table x a x b x where is a comparison.
 
-    table, a, b, where: one value or a list of them; better: the table's own unless given; options:
-    those of `evidence.build`, such as metric, by, pair, level, kind, floor.
+    table, a, b, where: one value or a list of them; better: as the table declares it unless given;
+    options: those of `evidence.build`, such as metric, by, pair, level, kind, floor.
     """
     several = lambda x: list(x) if isinstance(x, (list, tuple)) else [x]  # noqa: E731
     places = itertools.product(*map(several, (table, a, b, where)))
-    parts = [build(record, t, x, y, where=w, **options) if w else build(record, t, x, y, **options) for t, x, y, w in places]  # fmt: skip
-    first = parts[0].source
-    roles = record.get("tables", {}) if isinstance(record, dict) else getattr(record, "tables", {})
-    better = better or roles.get(first["table"], {}).get("better", "higher")
-    return Claim(text, tuple(parts), first.get("metric", first["table"]), delta, quantifier, better)
+    parts = [build(record, t, x, y, where=w, **options) for t, x, y, w in places]
+    metric = parts[0].source.get("metric", parts[0].source["table"])
+    better = better or direction(record, parts[0].source["table"], metric)
+    return Claim(text, tuple(parts), metric, delta, quantifier, better)
 
 
 def show(record: Record, claims: Sequence[Claim]) -> list[Judged]:
@@ -308,8 +315,7 @@ def rejudge(record: dict, folder: Path | None = None) -> list[Judged]:
     for kept in record["verdicts"]:
         _check(bool(kept.get("comparisons")), f"{kept['text']!r} was recorded before the engine")
         parts = tuple(build(record, folder=folder, **source) for source in kept["comparisons"])
-        fields = ("text", "metric", "delta", "quantifier", "better")
-        claims.append(Claim(comparisons=parts, **{k: kept[k] for k in fields}))
+        claims.append(Claim(comparisons=parts, **{k: kept[k] for k in FIELDS}))
     return judge(claims)
 
 
