@@ -183,6 +183,14 @@ def test_auc_is_delongs_for_one_seed_and_adds_seeds():
     assert (one.value, one.se**2) == pytest.approx((value, variance))
     alone = intervals.auc(labels, a[:1], b[:1], clusters=np.arange(80))
     assert alone.se == pytest.approx(one.se, rel=0.02)
+    pairs = np.arange(80) // 2
+    v = [intervals._placements(labels, s) for s in (a[0], b[0])]
+    pos, neg = labels.sum(), (~labels).sum()
+    rows = (v[0] - v[1] - value) / np.where(
+        labels, (pos * (pos - 1)) ** 0.5, (neg * (neg - 1)) ** 0.5
+    )
+    slow = 40 / 39 * sum(rows[pairs == c].sum() ** 2 for c in range(40))
+    assert intervals.auc(labels, a[:1], b[:1], pairs).se ** 2 == pytest.approx(slow)
     twice = (np.tile(labels, 2), np.tile(a[:1], 2), np.tile(b[:1], 2))
     doubled = intervals.auc(*twice, np.tile(np.arange(80), 2))
     assert doubled.se == pytest.approx(alone.se, rel=0.02)  # rows seen twice are no new evidence
@@ -230,3 +238,21 @@ def test_log_rank_holds_its_level_with_five_runs():
 def test_all_signs_are_counted():
     sums = [sum(r for r, up in zip((1, 2, 3, 4), s, strict=True) if up) for s in product((0, 1), repeat=4)]  # fmt: skip
     assert intervals._rank_chances(4) == pytest.approx(np.bincount(sums) / 16)
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        np.random.default_rng(0).normal(size=(2, 30)),  # two seeds
+        np.random.default_rng(0).normal(size=(5, 2)),  # two units
+        np.full((5, 30), 0.1) + 0.7 - 0.7,  # nothing varies, but for rounding
+        np.full((1, 30), 0.1),
+        np.where(np.eye(5, 30), np.nan, 1.0),
+    ],
+)
+def test_two_levels_with_an_unknown_error_find_nothing(d):
+    found = intervals.two_level(d, np.zeros(1))
+    assert np.isinf(found.se)
+    apart = np.arange(12) < 6  # both sides rank perfectly
+    assert np.isinf(intervals.auc(apart, [apart * 2.0], [apart * 1.0]).se)
+    assert (found.above(-9), found.below(9)) == (1, 1)

@@ -128,7 +128,9 @@ def test_holm_counts_the_comparisons_of_the_whole_notebook():
     assert first.spans[0] == pytest.approx(edge.comparisons[0].estimate.interval(0.975))
     assert second.levels == (0.025,)
     exact = verdict.claim(source(a=[3.0], b=[1.0]), "t", "main", "a", "b", delta=1.0, kind="exact")
-    assert [j.outcome for j in verdict.judge([edge, exact])] == ["supported", "supported"]
+    same = verdict.claim(source(a=[1.0]), "t", "main", "a", level=1.0, delta=1.0, kind="exact")
+    judged = verdict.judge([edge, exact, same])  # what has no error needs no correction
+    assert [j.outcome for j in judged] == ["supported", "supported", "no difference"]
 
 
 def test_the_interval_leaves_out_zero_exactly_where_a_sign_is_given():
@@ -173,6 +175,12 @@ def test_both_sides_at_the_floor_are_unresolved_whatever_the_sign():
             held = verdict.claim(known, "t", "main", x, y, delta=0.01, floor=[floor])
             judged = verdict.judge([held])[0]
             assert (judged.outcome, judged.note) == ("unresolved", f"at the floor: neither side beats {floor}")  # fmt: skip
+    edge = intervals.Student(0.25, 0.1, 4.0, 5)  # one-sided p = .034; at .025 not above the floor
+    for gap, outcome in ((edge, "unresolved"), (replace(edge, value=0.3), "supported")):
+        found = verdict.Comparison(
+            "a - b", intervals.Student(1.0, 0.1, 4.0, 5), {"coin": (gap, edge)}
+        )
+        assert verdict.judge([verdict.Claim("t", [found], "auc", 0.1)])[0].outcome == outcome
     above = verdict.claim(known, "t", "main", "c", "b", delta=0.01, floor=["coin"])
     assert verdict.judge([above])[0].outcome == "supported"
 
@@ -236,6 +244,7 @@ def test_pairs_are_by_seed_and_must_be_whole():
     for table, message in (
         (rows(a=[1.0]), "no rows with model = 'b'"),
         (rows(a=[1.0, 2.0], b=[0.0]), r"'a' and 'b' are not paired: seed = \[1\] on one side only"),
+        (rows(a=[1.0], b=[0.0, 2.0]), r"'a' and 'b' are not paired: seed = \[1\] on one side only"),
         (rows(a=[1.0], b=[0.0]) * 2, "two rows with model = 'a', seed = 0: choose one"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -331,6 +340,10 @@ def test_claims_on_test_units_are_found_again_from_their_file(tmp_path):
     ]  # fmt: skip
     judged = verdict.judge(claims)
     assert [j.outcome for j in judged] == ["supported"] * 3
+    sides = [np.stack([score[m, s] for s in range(3)]) for m in "ab"]
+    assert claims[0].comparisons[0].estimate == intervals.auc(labels, *sides, users)
+    sides = [np.stack([sums[m, s] for s in range(3)]) for m in "ab"]
+    assert claims[1].comparisons[0].estimate == intervals.two_level(*sides, np.arange(80) % 3 + 1.0)
     for name, units in record.units.items():
         units.write(tmp_path / f"{name}.parquet")
     kept = {"metrics": {}, "units": {n: f"{n}.parquet" for n in record.units}, "verdicts": [j.stored() for j in judged]}  # fmt: skip

@@ -163,7 +163,7 @@ def two_level(
     influence = (d - value[..., None] * weights) / weights.mean()
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = (influence**2).sum(-1) / (units * (units - 1))
-    return _joined(by_seed, variance, units)
+    return _joined(by_seed, variance, units, max(np.abs(a).max(), np.abs(b).max()))
 
 
 def auc(
@@ -275,7 +275,7 @@ def _tail(distance, se, df):
     return np.where(np.isfinite(se) & np.isfinite(distance), p, 1.0)[()]
 
 
-def _joined(by_seed, unit_variance, units: int) -> Student:
+def _joined(by_seed, unit_variance, units: int, scale=1.0) -> Student:
     """Mean over seeds, with the variances of seeds and of test units added.
 
     Degrees of freedom are Satterthwaite's with the seeds' variance at its upper 90 % bound. Taken
@@ -285,11 +285,13 @@ def _joined(by_seed, unit_variance, units: int) -> Student:
 
     seeds, units_df = by_seed.shape[-1], max(units - 1, 1)
     value = by_seed.mean(-1)
+    noise = (ROUNDING * scale) ** 2  # less variance than this is rounding: nothing varies
     if seeds == 1:
-        return Student(value[()], np.sqrt(unit_variance), float(units_df), units, 0.0)
+        se = np.where(unit_variance > noise, np.sqrt(unit_variance), np.inf)[()]
+        return Student(value[()], se, float(units_df), units, 0.0)
     between = by_seed.var(-1, ddof=1) / seeds
     total, bound = between + unit_variance, between * (seeds - 1) / chdtri(seeds - 1, 0.9)
-    known = (total > 0) & np.isfinite(total) & (min(seeds, units) >= FEWEST)
+    known = (total > noise) & np.isfinite(total) & (min(seeds, units) >= FEWEST)
     with np.errstate(divide="ignore", invalid="ignore"):
         df = (bound + unit_variance) ** 2
         df /= bound**2 / (seeds - 1) + unit_variance**2 / units_df
