@@ -1,6 +1,6 @@
 """Comparisons of two methods, built from a record's tables or its per-unit files.
 
-A comparison keeps the keywords that made it, so that a record can be asked again: `build`.
+A comparison keeps the keywords that made it, so that `build` can make it again from the record.
 Per-unit data are wide: one column a method and seed, one row a test unit (`Units`), in a parquet
 file beside the record.
 """
@@ -266,9 +266,9 @@ def compare(
         both = [k for k in own[names[0]] if k in own[rival]]
         gaps.append(intervals.paired(*([own[n][k] for k in both] for n in (names[0], rival))))
     p = np.array([2 * min(g.above(0), g.below(0)) for g in gaps])
-    told = ["yes", *np.where(p <= intervals.holm(p), "", "cannot tell")] if gaps else ["yes"]
+    marks = ["yes", *np.where(p <= intervals.holm(p), "", "cannot tell")] if gaps else ["yes"]
     table = []
-    for name, best in zip(names, told, strict=True):
+    for name, best in zip(names, marks, strict=True):
         line = {by: name, metric: float(alone[name].value), "±": float(alone[name].interval()[1] - alone[name].value)}  # fmt: skip
         line |= {"best?": str(best), "seeds": alone[name].n}
         mine = [r for r in rows if r[by] == name]

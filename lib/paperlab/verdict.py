@@ -119,19 +119,19 @@ class Judged:
     def evidence(self) -> str:
         """The differences with their intervals; of more than three, counts and the weakest."""
         at = " (90 %)" if self.outcome == "no difference" else ""
-        told = [
+        texts = [
             f"{c.estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]{at}"
             for c, (low, high) in zip(self.claim.comparisons, self.spans, strict=True)
         ]
-        if len(told) == 1:
-            return told[0]
-        named = [f"{c.label}: {t}" for c, t in zip(self.claim.comparisons, told, strict=True)]
-        if len(told) <= 3:
+        if len(texts) == 1:
+            return texts[0]
+        named = [f"{c.label}: {t}" for c, t in zip(self.claim.comparisons, texts, strict=True)]
+        if len(texts) <= 3:
             return "; ".join(named)
         way = 1 if self.claim.better == "higher" else -1
         weak = np.argmin([way * c.estimate.value for c in self.claim.comparisons])
         words = [f"{sum(s.strip(k) == '' for s in self.signs)} {w}" for k, w in WORDS.items()]
-        return f"{', '.join(words)}, of {len(told)}; weakest: {named[weak]}"
+        return f"{', '.join(words)}, of {len(texts)}; weakest: {named[weak]}"
 
     def stored(self) -> dict:
         """What a record keeps: the outcome, and all that `rejudge` needs to find it again.
@@ -141,9 +141,9 @@ class Judged:
         c = self.claim
         sources = [x.source for x in c.comparisons]
         _check(None not in sources, f"{c.text!r}: build its comparisons from the record's tables")
-        told = {"evidence": self.evidence, "outcome": self.outcome, "note": self.note}
-        asked = {k: getattr(c, k) for k in FIELDS}
-        kept = asked | told | {"comparisons": sources}
+        result = {"evidence": self.evidence, "outcome": self.outcome, "note": self.note}
+        stated = {k: getattr(c, k) for k in FIELDS}
+        kept = stated | result | {"comparisons": sources}
         return json.loads(json.dumps(kept, default=np.generic.item))  # numpy's numbers are no JSON
 
 
@@ -242,9 +242,9 @@ def _note(claim: Claim, found, level, floors) -> str:
     Where it is above 80 % already: the pairs that show equivalence when there is no effect.
     """
     open_ = [(c.estimate, a) for c, s, a, f in zip(claim.comparisons, found, level, floors, strict=True) if s == 0 and not f]  # fmt: skip
-    told = [f"at the floor: neither side beats {f}" for f in dict.fromkeys(floors) if f]
+    reasons = [f"at the floor: neither side beats {f}" for f in dict.fromkeys(floors) if f]
     if any(not math.isfinite(e.se) for e, _ in open_):
-        told.append("error unknown: too few pairs, a missing value, or identical differences")
+        reasons.append("error unknown: too few pairs, a missing value, or identical differences")
     open_ = [(e, a) for e, a in open_ if math.isfinite(e.se)]
     if open_:
         chance = min(intervals.power(e, 2 * claim.delta, a) for e, a in open_)
@@ -255,8 +255,8 @@ def _note(claim: Claim, found, level, floors) -> str:
         few = None in needed
         pairs = "more pairs alone are not enough" if few else f"{max(needed)} pairs"
         to = "for 80 %" if aim == 2 else "to show no difference"
-        told.append(f"power {chance:.0%} at 2 delta; {pairs} {to}")
-    return "; ".join(told)
+        reasons.append(f"power {chance:.0%} at 2 delta; {pairs} {to}")
+    return "; ".join(reasons)
 
 
 def claim(
