@@ -6,29 +6,30 @@ somebody opens by hand keeps its record in memory and leaves no trace.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
-import platform
-import resource
-import subprocess
-import sys
+import re
+import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import digest
+from . import digest, machine, plots, verdict
+from .evidence import Units
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from jaxtyping import Float, Int
 
 RUN_VARIABLE = "PAPERLAB_RUN"
+LOCK = ".running"
 FIELDS = dict.fromkeys(("notebook", "profile", "status", "started", "machine"), str)
 FIELDS |= dict.fromkeys(("parameters", "code", "error"), dict)
 FIELDS |= {"seconds": float | int, "peak_memory_mb": int}
@@ -39,11 +40,18 @@ COLUMNS = (
 
 
 class Record:
-    """The notebook's part of a record: metrics by name, verdicts, device, seconds, peak memory."""
+    """The notebook's part of a record.
+
+    metrics: values and rows by name; tables: the roles of the columns of those rows that claims,
+    checks and comparisons may read; units: values by test unit; verdicts: the claims with their
+    outcomes, the paper's main claim first.
+    """
 
     def __init__(self, notebook: str, threads: int, device: str):
         self.notebook, self.verdicts, self._began = notebook, [], time.perf_counter()
         self.metrics: dict[str, Any] = {}
+        self.tables: dict[str, dict[str, Any]] = {}
+        self.units: dict[str, Units] = {}
         self.device, self.threads = device, threads
 
     def __setitem__(self, name: str, value) -> None:
@@ -65,19 +73,82 @@ class Record:
     def __getitem__(self, name: str):
         return self.metrics[name]
 
+    def table(
+        self,
+        name: str,
+        rows,
+        *,
+        group: str = "model",
+        where: Sequence[str] = (),
+        metric: str | Sequence[str] = "auc",
+        better: str | Sequence[str] = "higher",
+        pair: str = "seed",
+    ) -> None:
+        """Store rows and declare what their columns are.
+
+        rows: a list of dicts, or a polars or pandas table.
+        group: the column that names the methods.
+        where: columns of the conditions under which methods are compared (a log, a noise level).
+        metric: the column that is compared, or several, the main one first.
+        better: "higher" or "lower", for all metrics or one each.
+        pair: the column of independent repetitions; methods are compared within its values.
+
+        Raises ValueError where a row lacks one of these columns, or two rows share group, where
+        and pair.
+        """
+        self[name] = rows
+        metrics = [metric] if isinstance(metric, str) else list(metric)
+        ways = [better] * len(metrics) if isinstance(better, str) else list(better)
+        said = f"record.table({name!r})"
+        if not metrics or len(ways) != len(metrics) or set(ways) - {"higher", "lower"}:
+            raise ValueError(f"{said}: better takes higher or lower, for all metrics or one each")
+        where = [where] if isinstance(where, str) else list(where)
+        keys, seen = [group, *where, pair], set()
+        for row in self[name]:
+            if lacks := [c for c in (*keys, *metrics) if c not in row]:
+                raise ValueError(f"{said}: a row has no {', '.join(lacks)}; it has {', '.join(row)}")
+            key = tuple(json.dumps(row[c]) for c in keys)
+            if key in seen:
+                found = ", ".join(f"{c}={row[c]}" for c in keys)
+                raise ValueError(f"{said}: two rows with {found}; name what tells them apart in where")  # fmt: skip
+            seen.add(key)
+        directions = dict(zip(metrics, ways, strict=True))
+        self.tables[name] = {"group": group, "where": where, "pair": pair, "metric": metrics[0]}
+        self.tables[name] |= {"better": ways[0], "metrics": directions}
+
+    def scores(
+        self,
+        name: str,
+        values: dict[tuple[Hashable, int], Float[np.ndarray, " units"]],
+        *,
+        labels: Int[np.ndarray, " units"] | None = None,
+        weights: Float[np.ndarray, " units"] | None = None,
+        clusters: Int[np.ndarray, " units"] | None = None,
+    ) -> None:
+        """Store what every (method, seed) achieved on each test unit: see `evidence.Units`.
+
+        At most 20,000 units; `save` writes them to a parquet file beside the record.
+        """
+        self.units[name] = Units(values, labels, weights, clusters)
+
     def save(self) -> None:
         """Add this to the run's record, where the front door started the run; else do nothing."""
         folder = os.environ.get(RUN_VARIABLE)
         if not folder:
             return
-        path = Path(folder) / "record.json"
+        path, files = Path(folder) / "record.json", {}
+        for name, units in self.units.items():
+            files[name] = f"scores_{_file_name(name)}.parquet"
+            units.write(path.with_name(files[name]))
         whole = json.loads(path.read_text()) if path.is_file() else {}
         whole |= {
             "device": self.device,
             "threads": self.threads,
             "notebook_seconds": round(time.perf_counter() - self._began, 2),
-            "peak_memory_mb": round(peak_memory_mb()),
+            "peak_memory_mb": round(machine.peak_memory_mb()),
             "metrics": self.metrics,
+            "tables": self.tables,
+            "units": files,
             "verdicts": self.verdicts,
         }
         write(path, whole)
@@ -104,9 +175,9 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
         "parameters": _plain(parameters),
         "parameters_hash": fingerprint(parameters),
         "key": key(notebook, code, parameters),
-        "code": code_version(root) | {"digest": code},
-        "versions": _versions(),
-        "machine": machine(),
+        "code": machine.code_version(root) | {"digest": code},
+        "versions": machine.versions(),
+        "machine": machine.describe(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
         "metrics": {},
@@ -165,13 +236,13 @@ def every(root: Path) -> dict[str, dict]:
     kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
     paths = {p.parent.name: p for p in sorted((root / "data/runs").glob("*/record.json"))}
     paths |= {p.stem: p for p in sorted(kept)}
-    return {name: record for name, p in paths.items() if (record := told(p)) is not None}
+    return {name: record for name, p in paths.items() if (record := read_final(p)) is not None}
 
 
-def told(path: Path) -> dict | None:
-    """A record, with what became of a run that could not say it itself."""
+def read_final(path: Path) -> dict | None:
+    """A record as `read` gives it; a run whose process died without a word is marked failed."""
     record = read(path)
-    if record and record["status"] == "running" and not _is_held(path.parent):
+    if record and record["status"] == "running" and not _is_running(path.parent):
         record = read(path) or record  # it may have ended in between
         if record["status"] == "running":
             end = "killed, or its end could not be written"
@@ -180,29 +251,31 @@ def told(path: Path) -> dict | None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Marks a run's folder while it goes on by a lock, which no process keeps when it dies.
+def running(folder: Path) -> Iterator[None]:
+    """Lock a run's folder while it goes on; the system releases the lock of a process that dies.
 
-    Machines that share the folder must share its locks (flock), else each takes the others' runs
-    for killed.
+    Machines that share the folder must share its locks (flock), or each takes the others' runs for
+    killed.
     """
-    with (folder / ".running").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    from filelock import FileLock
+
+    with FileLock(folder / LOCK):
         try:
             yield
         finally:
-            Path(file.name).unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
 
 
-def _is_held(folder: Path) -> bool:
-    try:
-        with (folder / ".running").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers do not disturb each other
-    except FileNotFoundError:
+def _is_running(folder: Path) -> bool:
+    from filelock import FileLock
+
+    if not (folder / LOCK).is_file():
         return False
-    except OSError:  # it is taken, or we may not ask
+    try:  # long enough for another reader, who holds the lock for a moment in this very place
+        with FileLock(folder / LOCK, timeout=0.1, poll_interval=0.01):
+            return False
+    except OSError:  # taken, or we may not ask
         return True
-    return False
 
 
 def finished(root: Path, key: str) -> Path | None:
@@ -239,37 +312,67 @@ def reference(notebook: str, profile: str, root: Path | None = None) -> dict | N
     return read(path) if path.is_file() else None
 
 
+def show_reference(notebook: Record | str, profile: str = "full") -> dict | None:
+    """Print where a committed record comes from, in one line, and return it.
+
+    notebook: NNN_slug, or the notebook's own record. None where there is no such record: the line
+    then says how to make it.
+    """
+    name = notebook if isinstance(notebook, str) else notebook.notebook
+    record = reference(name, profile)
+    if record is None:
+        slug = name.partition("_")[2]
+        print(f"not recorded yet: paperlab run {slug} --profile {profile} --keep")
+        return None
+    minutes, seeds = record.get("seconds", 0) / 60, len(record["parameters"].get("seeds", []))
+    commit = ((record.get("code") or {}).get("commit") or "unknown")[:7]
+    day = (record.get("started") or "an unknown day")[:10]
+    print(
+        f"recorded, profile {profile}: {seeds} seeds, {minutes:.0f} min on {record.get('machine')}, "
+        f"{day}, commit {commit}"
+    )
+    return record
+
+
+def show_claims(record: dict | None, folder: Path | None = None) -> None:
+    """Show a stored record's claims with their outcomes, computed again from its tables.
+
+    folder: where its per-unit files lie, data/reference by default. Shows nothing for None.
+    """
+    if record is None:
+        return
+    try:
+        judged = verdict.rejudge(record, folder or project_root() / "data/reference")
+    except ValueError as error:
+        print(error)
+        return
+    plots.table(verdict.table(judged))
+
+
 def keep(folder: Path, root: Path) -> Path:
-    """Copy a run's record to data/reference, to be committed.
+    """Copy a run's record and its per-unit files to data/reference, to be committed.
 
     Raises ValueError, in one line, when the run failed, changed the profile's values, or ran on code
     that was not committed.
     """
-    record = read(folder / "record.json")
+    path = folder / "record.json"
+    record = read(path) if path.is_file() else None
     if record is None or record["status"] != "ok":
-        raise ValueError(f"{folder.name} has no record of a successful run")
+        raise ValueError(f"{folder} has no record of a successful run; paperlab results lists them")
     if record.get("overrides"):
         changed = ", ".join(record["overrides"])
         raise ValueError(f"{folder.name} is not the profile: --set changed {changed}")
     if record["code"]["dirty"]:
         raise ValueError(f"{folder.name} ran on code that is not committed: commit, and run again")
-    path = root / "data/reference" / f"{record['notebook']}_{record['profile']}.json"
-    write(path, record)
-    return path
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process has held so far, in MB.
-
-    Linux's VmHWM where there is one: getrusage's number begins at what the parent process held.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        found = [x for x in status.read_text().splitlines() if x.startswith("VmHWM:")]
-        if found:
-            return int(found[0].split()[1]) / 1024
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (1024 if sys.platform == "linux" else 1024**2)
+    kept = root / "data/reference" / f"{record['notebook']}_{record['profile']}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for old in kept.parent.glob(f"{kept.stem}.*.parquet"):
+        old.unlink()
+    for name, file in (record.get("units") or {}).items():
+        record["units"][name] = f"{kept.stem}.{_file_name(name)}.parquet"
+        shutil.copyfile(folder / file, kept.with_name(record["units"][name]))
+    write(kept, record)
+    return kept
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -294,38 +397,8 @@ def key(notebook: str, code: str, parameters: dict) -> str:
     return fingerprint({"notebook": notebook, "code": code, "parameters": parameters})
 
 
-def code_version(root: Path) -> dict:
-    """Commit, and whether library or notebooks differ from it (outputs of notebooks included)."""
-
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-        except FileNotFoundError:  # no git on this machine: the code counts as not committed
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "HEAD")
-    return {
-        "commit": commit,
-        "dirty": not commit or bool(git("status", "--porcelain", "lib", "notebooks")),
-    }
-
-
-def machine() -> str:
-    """Processor and number of cores; no host name."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("paperlab", "torch", "lightning", "polars", "plotly", "papermill")
-    return {"python": platform.python_version()} | {n: version(n).split("+")[0] for n in names}
+def _file_name(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
 
 
 def _plain(value):
