@@ -52,14 +52,18 @@ def test_comments_docstrings_and_formatting_do_not_count(same):
     assert digest.of("import paperlab.a", library) == digest.of("import paperlab.a", before)
 
 
-@pytest.mark.parametrize("other", ["x = f(2)", "y = f(1)", "x = f('1')", "x = f(1.0)", "x = f(1,)(2)"])
+@pytest.mark.parametrize(
+    "other", ["x = f(2)", "y = f(1)", "x = f('1')", "x = f(1.0)", "x = f(1,)(2)"]
+)
 def test_what_is_computed_counts(other):
     assert digest.of(other, {}) != digest.of("x = f(1)", {})
 
 
 def test_statements_that_only_show_do_not_count():
     shown = "plots.show(figure, 'a', 'caption')\nwidgets.explore(g)\nverdict.show(record, claims)"
-    assert digest.of(f"x = f(1)\n{shown}\nrecords.show_claims(full)", {}) == digest.of("x = f(1)", {})
+    assert digest.of(f"x = f(1)\n{shown}\nrecords.show_claims(full)", {}) == digest.of(
+        "x = f(1)", {}
+    )
     assert digest.of("full = records.show_reference('101_x')", {}) != digest.of("", {})  # a value
     assert digest.of("x = f(1)\nrecord.save()", {}) != digest.of("x = f(1)", {})
 
@@ -71,7 +75,9 @@ def edited(library: dict[str, bytes], name: str) -> dict[str, bytes]:
 def aged(name: str) -> set[str]:
     """The notebooks whose digest changes with a file of the library."""
     library = files_of_the_library()
-    books = [(book.stem, digest.cells(book.read_bytes()), digest.manifest_words(book)) for book in BOOKS]
+    books = [
+        (book.stem, digest.cells(book.read_bytes()), digest.manifest_words(book)) for book in BOOKS
+    ]
     return {
         stem
         for stem, code, words in books

@@ -28,8 +28,8 @@ PACKAGE = "paperlab"
 DISPLAY = frozenset(
     f"{name}.py"
     for name in (
-        *("plots", "charts", "widgets", "explorer_view", "verdict", "evidence", "records", "machine"),
-        *("manifest", "digest", "runs", "sweep", "ledger", "diff", "cli", "commands", "new", "teach"),
+        *("plots", "charts", "widgets", "explorer_view", "verdict", "evidence", "machine"),
+        *("records", "recording", "manifest", "digest", "runs", "sweep", "ledger", "diff", "cli", "commands", "new", "teach"),
     )
 )  # fmt: skip
 SHOWING = frozenset({"verdict.show", "records.show_reference", "records.show_claims"})
@@ -146,7 +146,9 @@ def parse(source: bytes) -> Code:
         if isinstance(node, ast.Import):
             imports += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            imports += [(node.level, f"{node.module or ''}.{a.name}".strip(".")) for a in node.names]
+            imports += [
+                (node.level, f"{node.module or ''}.{a.name}".strip(".")) for a in node.names
+            ]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             strings.add(node.value)
     form = hashlib.sha256(" ".join(_walk(tree)).encode()).hexdigest()

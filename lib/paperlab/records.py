@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import re
 import shutil
-import time
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import digest, machine, plots, verdict
-from .evidence import Units
+from . import digest, machine
+from .recording import RUN_VARIABLE as RUN_VARIABLE  # what a run writes is found here too
+from .recording import Record, file_name, plain, write
+from .recording import replace as replace
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
-    from jaxtyping import Float, Int
 
-RUN_VARIABLE = "PAPERLAB_RUN"
 LOCK = ".running"
 FIELDS = dict.fromkeys(("notebook", "profile", "status", "started", "machine"), str)
 FIELDS |= dict.fromkeys(("parameters", "code", "error"), dict)
@@ -37,121 +32,6 @@ COLUMNS = (
     *("run", "notebook", "profile", "status", "started", "seconds", "peak_memory_mb", "machine"),
     *("commit", "parameters", "verdicts", "metrics", "error"),
 )
-
-
-class Record:
-    """The notebook's part of a record.
-
-    metrics: values and rows by name; tables: the roles of the columns of those rows that claims,
-    checks and comparisons may read; units: values by test unit; verdicts: the claims with their
-    outcomes, the paper's main claim first.
-    """
-
-    def __init__(self, notebook: str, threads: int, device: str):
-        self.notebook, self.verdicts, self._began = notebook, [], time.perf_counter()
-        self.metrics: dict[str, Any] = {}
-        self.tables: dict[str, dict[str, Any]] = {}
-        self.units: dict[str, Units] = {}
-        self.device, self.threads = device, threads
-
-    def __setitem__(self, name: str, value) -> None:
-        """Store a number, text, list, dict, or a polars or pandas table (as rows).
-
-        Raises TypeError for what JSON cannot hold, here and not at the end of a long run.
-        """
-        if hasattr(value, "to_dicts"):
-            value = value.to_dicts()
-        elif hasattr(value, "to_dict"):
-            value = value.to_dict("records")
-        value = _plain(value)
-        try:
-            json.dumps(value)
-        except TypeError as error:
-            raise TypeError(f"record[{name!r}]: {error}; store numbers, texts or rows") from None
-        self.metrics[name] = value
-
-    def __getitem__(self, name: str):
-        return self.metrics[name]
-
-    def table(
-        self,
-        name: str,
-        rows,
-        *,
-        group: str = "model",
-        where: Sequence[str] = (),
-        metric: str | Sequence[str] = "auc",
-        better: str | Sequence[str] = "higher",
-        pair: str = "seed",
-    ) -> None:
-        """Store rows and declare what their columns are.
-
-        rows: a list of dicts, or a polars or pandas table.
-        group: the column that names the methods.
-        where: columns of the conditions under which methods are compared (a log, a noise level).
-        metric: the column that is compared, or several, the main one first.
-        better: "higher" or "lower", for all metrics or one each.
-        pair: the column of independent repetitions; methods are compared within its values.
-
-        Raises ValueError where a row lacks one of these columns, or two rows share group, where
-        and pair.
-        """
-        self[name] = rows
-        metrics = [metric] if isinstance(metric, str) else list(metric)
-        ways = [better] * len(metrics) if isinstance(better, str) else list(better)
-        said = f"record.table({name!r})"
-        if not metrics or len(ways) != len(metrics) or set(ways) - {"higher", "lower"}:
-            raise ValueError(f"{said}: better takes higher or lower, for all metrics or one each")
-        where = [where] if isinstance(where, str) else list(where)
-        keys, seen = [group, *where, pair], set()
-        for row in self[name]:
-            if lacks := [c for c in (*keys, *metrics) if c not in row]:
-                raise ValueError(f"{said}: a row has no {', '.join(lacks)}; it has {', '.join(row)}")
-            key = tuple(json.dumps(row[c]) for c in keys)
-            if key in seen:
-                found = ", ".join(f"{c}={row[c]}" for c in keys)
-                raise ValueError(f"{said}: two rows with {found}; name what tells them apart in where")  # fmt: skip
-            seen.add(key)
-        directions = dict(zip(metrics, ways, strict=True))
-        self.tables[name] = {"group": group, "where": where, "pair": pair, "metric": metrics[0]}
-        self.tables[name] |= {"better": ways[0], "metrics": directions}
-
-    def scores(
-        self,
-        name: str,
-        values: dict[tuple[Hashable, int], Float[np.ndarray, " units"]],
-        *,
-        labels: Int[np.ndarray, " units"] | None = None,
-        weights: Float[np.ndarray, " units"] | None = None,
-        clusters: Int[np.ndarray, " units"] | None = None,
-    ) -> None:
-        """Store what every (method, seed) achieved on each test unit: see `evidence.Units`.
-
-        At most 20,000 units; `save` writes them to a parquet file beside the record.
-        """
-        self.units[name] = Units(values, labels, weights, clusters)
-
-    def save(self) -> None:
-        """Add this to the run's record, where the front door started the run; else do nothing."""
-        folder = os.environ.get(RUN_VARIABLE)
-        if not folder:
-            return
-        path, files = Path(folder) / "record.json", {}
-        for name, units in self.units.items():
-            files[name] = f"scores_{_file_name(name)}.parquet"
-            units.write(path.with_name(files[name]))
-        whole = json.loads(path.read_text()) if path.is_file() else {}
-        whole |= {
-            "device": self.device,
-            "threads": self.threads,
-            "notebook_seconds": round(time.perf_counter() - self._began, 2),
-            "peak_memory_mb": round(machine.peak_memory_mb()),
-            "metrics": self.metrics,
-            "tables": self.tables,
-            "units": files,
-            "verdicts": self.verdicts,
-        }
-        write(path, whole)
 
 
 def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
@@ -172,7 +52,7 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
     return {
         "notebook": notebook,
         "profile": profile,
-        "parameters": _plain(parameters),
+        "parameters": plain(parameters),
         "parameters_hash": fingerprint(parameters),
         "key": key(notebook, code, parameters),
         "code": machine.code_version(root) | {"digest": code},
@@ -184,34 +64,6 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
         "verdicts": [],
         "figures": [],
     }
-
-
-def write(path: Path, record: dict) -> None:
-    """A record as JSON, whole or not at all: see `replace`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, json.dumps(record, indent=1))
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary name, flushed to disk, renamed.
-
-    The name is flushed too, so that a power cut after the return finds the new file, one before it
-    the old one.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)  # what is left when the disk is full
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read(path: Path) -> dict | None:
@@ -341,12 +193,21 @@ def show_claims(record: dict | None, folder: Path | None = None) -> None:
     """
     if record is None:
         return
+    import polars as pl
+
+    from . import plots, verdict
+
     try:
         judged = verdict.rejudge(record, folder or project_root() / "data/reference")
     except ValueError as error:
         print(error)
         return
-    plots.table(verdict.table(judged))
+    lines = [
+        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", j.outcome, j.note)
+        for j in judged
+    ]
+    columns = ["claim", "difference", "smallest effect that matters", "outcome", "note"]
+    plots.table(pl.DataFrame(lines, columns, orient="row"))
 
 
 def keep(folder: Path, root: Path) -> Path:
@@ -369,7 +230,7 @@ def keep(folder: Path, root: Path) -> Path:
     for old in kept.parent.glob(f"{kept.stem}.*.parquet"):
         old.unlink()
     for name, file in (record.get("units") or {}).items():
-        record["units"][name] = f"{kept.stem}.{_file_name(name)}.parquet"
+        record["units"][name] = f"{kept.stem}.{file_name(name)}.parquet"
         shutil.copyfile(folder / file, kept.with_name(record["units"][name]))
     write(kept, record)
     return kept
@@ -389,26 +250,9 @@ def project_root(start: Path | None = None) -> Path:
 
 def fingerprint(parameters: dict) -> str:
     """A short hash of parameters, whatever their order."""
-    return hashlib.sha256(json.dumps(_plain(parameters), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(plain(parameters), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def key(notebook: str, code: str, parameters: dict) -> str:
     """What makes two runs the same run: notebook, digest of the code, parameters."""
     return fingerprint({"notebook": notebook, "code": code, "parameters": parameters})
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"\W+", "_", name)
-
-
-def _plain(value):
-    """JSON's own types; numbers that are not finite become None."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
