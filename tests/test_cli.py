@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from paperlab import records, runs
+from paperlab import machine, records, runs
 from test_runs import project
 
 COMMAND = [sys.executable, "-c", "from paperlab.cli import main; main()"]
@@ -187,7 +187,7 @@ def test_figures_without_a_browser_say_so(tmp_path):
 
 def test_without_git_the_code_counts_as_not_committed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert records.code_version(tmp_path) == {"commit": "", "dirty": True}
+    assert machine.code_version(tmp_path) == {"commit": "", "dirty": True}
 
 
 def test_options_of_a_loader_are_checked_in_one_line(tmp_path):

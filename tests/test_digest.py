@@ -39,10 +39,125 @@ def test_reach_follows_imports_also_inside_functions_and_packages():
 @pytest.mark.parametrize("name", TOY)
 def test_only_reached_files_change_a_digest(name):
     code = "from paperlab import a"
-    edited = TOY | {name: TOY[name] + b"\n# edited"}
+    edited = TOY | {name: TOY[name] + b"\nx = 1"}
     same = digest.of(code, TOY) == digest.of(code, edited)
     assert same == (name not in digest.reach(code, TOY))
-    assert digest.of(code + " ", TOY) != digest.of(code, TOY)
+
+
+@pytest.mark.parametrize("same", ["x = f(1)  # note", "x = (\n    f(1)\n)", "'a text'\nx = f(1)", "x=f( 1 )"])  # fmt: skip
+def test_comments_docstrings_and_formatting_do_not_count(same):
+    library = {"__init__.py": b"", "a.py": same.encode()}
+    before = {"__init__.py": b"", "a.py": b"x = f(1)"}
+    assert digest.of(same, {}) == digest.of("x = f(1)", {})
+    assert digest.of("import paperlab.a", library) == digest.of("import paperlab.a", before)
+
+
+@pytest.mark.parametrize(
+    "other", ["x = f(2)", "y = f(1)", "x = f('1')", "x = f(1.0)", "x = f(1,)(2)"]
+)
+def test_what_is_computed_counts(other):
+    assert digest.of(other, {}) != digest.of("x = f(1)", {})
+
+
+def test_statements_that_only_show_do_not_count():
+    shown = "plots.show(figure, 'a', 'caption')\nwidgets.explore(g)\nverdict.show(record, claims)"
+    assert digest.of(f"x = f(1)\n{shown}\nrecords.show_claims(full)", {}) == digest.of(
+        "x = f(1)", {}
+    )
+    assert digest.of("full = records.show_reference('101_x')", {}) != digest.of("", {})  # a value
+    assert digest.of("x = f(1)\nrecord.save()", {}) != digest.of("x = f(1)", {})
+
+
+def edited(library: dict[str, bytes], name: str) -> dict[str, bytes]:
+    return library | {name: library[name] + b"\nedited = 1"}
+
+
+def aged(name: str) -> set[str]:
+    """The notebooks whose digest changes with a file of the library."""
+    library = files_of_the_library()
+    books = [
+        (book.stem, digest.cells(book.read_bytes()), digest.manifest_words(book)) for book in BOOKS
+    ]
+    return {
+        stem
+        for stem, code, words in books
+        if digest.of(code, library, words) != digest.of(code, edited(library, name), words)
+    }
+
+
+def test_a_changed_colour_ages_no_notebook():
+    for name in ("plots.py", "widgets.py", "records.py", "verdict.py", "cli.py"):
+        assert aged(name) == set()
+
+
+def test_a_changed_model_ages_the_notebooks_that_import_it():
+    assert aged("ctr/ssr.py") >= {"101_ssr"}
+    assert not aged("ctr/ssr.py") & {"201_tin", "501_rliv_ua", "502_sl_mgac", "601_otpo"}
+    assert aged("interest/tin.py") == {"201_tin"}
+    assert aged("align/otpo.py") <= {"601_otpo", "602_loss_lab"}
+    assert {"101_ssr", "102_mlcc"} <= aged("ctr/baselines/dcnv2.py")  # a baseline of both
+    assert "601_otpo" not in aged("ctr/baselines/dcnv2.py")
+
+
+SETS = digest.catalogued("""
+[clicks-a]
+title = "A"
+kind = "clicks"
+loader = "format_x"
+files = [{ name = "a.csv", sha256 = "1" }]
+[clicks-b]
+kind = "clicks"
+loader = "format_x"
+[texts]
+kind = "preferences"
+loader = "texts"
+""")
+LOADERS = {
+    "__init__.py": b"",
+    "data/__init__.py": b"names = ['clicks-a', 'clicks-b', 'texts']",
+    "data/sets/__init__.py": b"",
+    "data/sets/format_x.py": b"from ..formats import x",
+    "data/sets/texts.py": b"",
+    "data/formats/__init__.py": b"",
+    "data/formats/x.py": b"",
+    "model.py": b"from . import data\nx = data.load('texts')",
+}
+USES = {  # code of notebooks, and the files by which they are aged
+    "from paperlab import data\nlog = data.load('clicks-a')": {"catalogue/clicks-a.py", "data/sets/format_x.py", "data/formats/x.py"},
+    "from paperlab import data\nreal = ['clicks-b', 'texts']": {"catalogue/clicks-b.py", "catalogue/texts.py", "data/sets/format_x.py", "data/formats/x.py", "data/sets/texts.py"},
+    "from paperlab import data\nreal = []  # 'clicks-a'": set(),
+    "from paperlab import model": {"catalogue/texts.py", "data/sets/texts.py"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", USES)
+def test_a_changed_loader_ages_exactly_the_notebooks_that_load_its_sets(code):
+    library, aged_by = LOADERS | SETS, set()
+    for name in library:
+        if digest.of(code, library) != digest.of(code, edited(library, name)):
+            aged_by.add(name)
+    wanted = {n for n in aged_by if not n.startswith(("data/", "catalogue/")) or "__init__" in n}
+    assert aged_by - wanted == USES[code]
+    assert digest.of(code, library, ["clicks-a"]) == digest.of(code, library) or (
+        "catalogue/clicks-a.py" not in USES[code]
+    )
+
+
+def test_a_catalogue_entry_counts_by_its_pins_and_not_by_its_words():
+    entry = {"title": "A", "terms": "free", "sha": "1"}
+    text = '[a]\ntitle = "{title}"\nterms = "{terms}"\nfiles = [{{ name = "a", sha256 = "{sha}" }}]'
+    as_is = digest.catalogued(text.format(**entry))
+    assert digest.catalogued(text.format(**entry | {"title": "B", "terms": "none"})) == as_is
+    assert digest.catalogued(text.format(**entry | {"sha": "2"})) != as_is
+
+
+def test_sets_of_a_manifest_are_read_from_its_data_and_profiles(tmp_path):
+    path = tmp_path / "101_x.ipynb"
+    assert digest.manifest_words(path) == []
+    path.with_suffix(".toml").write_text(
+        'title = "frappe"\ndata = "a"\n[profiles.full]\nreal = ["b", "c"]\nseeds = [1]\nkind = "d"'
+    )
+    assert digest.manifest_words(path) == ["a", "b", "c", "d"]
 
 
 @settings(deadline=None, max_examples=40)
@@ -57,8 +172,9 @@ def test_reach_is_the_closure_that_a_slow_search_finds(arrows):
     assert found == sorted({"__init__.py"} | {f"{n}.py" for n in closed})
 
 
-def test_what_the_notebooks_really_load_is_what_they_reach():
+def test_what_the_notebooks_really_load_is_what_they_reach(monkeypatch):
     """Imports of all notebooks, run: every module of ours that is loaded afterwards was foreseen."""
+    monkeypatch.setattr(digest, "DISPLAY", frozenset())  # follow these like any other file
     code, reached = [], set()
     for book in BOOKS:
         cells = digest.cells(book.read_bytes())
@@ -87,7 +203,7 @@ def test_outputs_and_text_do_not_change_a_digest_and_cells_do(tmp_path):
     path.write_text(json.dumps(book))
     assert digest.notebook(path) == before
     first = next(c for c in book["cells"] if c["cell_type"] == "code")
-    first["source"] = ["".join(first["source"]), "\n1"]
+    first["source"] = ["".join(first["source"]), "\nx = 1"]
     path.write_text(json.dumps(book))
     assert digest.notebook(path) != before
 
@@ -98,7 +214,7 @@ def test_files_that_changed_since_a_commit_are_named(tmp_path):
     for name, content in files_of_the_library().items():
         (lib / name).parent.mkdir(parents=True, exist_ok=True)
         (lib / name).write_bytes(content)
-    (lib / "metrics.py").write_text("# as it was")
+    (lib / "metrics.py").write_text("x = 1")
     (tmp_path / "notebooks").mkdir()
     path = tmp_path / "notebooks/101_x.ipynb"
     cell = {"cell_type": "code", "source": "from paperlab import metrics, verdict"}
@@ -106,9 +222,11 @@ def test_files_that_changed_since_a_commit_are_named(tmp_path):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.example"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *words], check=True)
-    assert digest.changed(path, tmp_path, "HEAD") == ["metrics.py"]
-    cell["source"] += "\n1"
+    asked = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    head = asked.stdout.strip()
+    assert digest.changed(path, tmp_path, head) == ["metrics.py"]
+    cell["source"] += "\nx = 1"
     path.write_text(json.dumps({"cells": [cell]}))
-    assert digest.changed(path, tmp_path, "HEAD") == ["101_x.ipynb", "metrics.py"]
+    assert digest.changed(path, tmp_path, head) == ["101_x.ipynb", "metrics.py"]
     assert digest.changed(path, tmp_path, "0" * 40) is None
-    assert digest.changed(tmp_path / "notebooks/102_y.ipynb", tmp_path, "HEAD") is None
+    assert digest.changed(tmp_path / "notebooks/102_y.ipynb", tmp_path, head) is None

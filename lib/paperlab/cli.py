@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import digest, plots, records, runs
+from . import digest, machine, plots, records, runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,7 +93,7 @@ def run(
 ) -> None:
     """Rerun a notebook with other parameters; ends with its verdict."""
     root = records.project_root()
-    if keep and (set_ or records.code_version(root)["dirty"]):  # before a long run, not after it
+    if keep and (set_ or machine.code_version(root)["dirty"]):  # before a long run, not after it
         raise runs.BadInput("--keep takes a profile as it is, on code that is committed")
     try:
         folder = runs.run(runs.find(name, root), root, profile, _pairs(set_))
@@ -147,7 +147,7 @@ def sweep(
     if dry_run:
         found = {p.key: records.finished(root, p.key) for p in points}
         done = {key: folder for key, folder in found.items() if folder}
-        progress = sweeps.Progress(points, done, found=len(done))
+        progress = sweeps.Progress(points, done, reused=len(done))
         _print_table(f"{notebook.stem}: nothing is started", *_sweep_rows(progress, root, points))
         return
     console = Console()
@@ -168,7 +168,7 @@ def sweep(
 
 def _sweep_title(progress) -> str:
     done, failed = len(progress.done), len(progress.failed)
-    title = f"{done} done ({progress.found} of them before), {len(progress.running)} running, "
+    title = f"{done} done ({progress.reused} of them before), {len(progress.running)} running, "
     title += f"{failed} failed, {len(progress.points)} in all"
     left = progress.left()
     if not left:

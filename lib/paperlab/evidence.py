@@ -236,10 +236,10 @@ def direction(record: Record | dict, table: str, metric: str) -> str:
     Raises ValueError where the table does not say so of this metric.
     """
     roles = _part(record, "tables").get(table, {})
-    own = roles.get("metric", ())
-    if metric not in ([own] if isinstance(own, str) else own) or not roles.get("better"):
+    own = roles.get("metrics") or {roles.get("metric"): roles.get("better")}
+    if not own.get(metric):
         raise ValueError(f"table {table!r} does not declare what is better in {metric!r}: better=")
-    return roles["better"]
+    return own[metric]
 
 
 def compare(

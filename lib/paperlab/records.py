@@ -6,29 +6,25 @@ somebody opens by hand keeps its record in memory and leaves no trace.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import math
-import os
-import platform
-import resource
-import subprocess
-import sys
-import time
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import digest
+from . import digest, machine
+from .recording import RUN_VARIABLE as RUN_VARIABLE  # what a run writes is found here too
+from .recording import Record, file_name, plain, write
+from .recording import replace as replace
 
 if TYPE_CHECKING:
     import polars as pl
 
-RUN_VARIABLE = "PAPERLAB_RUN"
+LOCK = ".running"
 FIELDS = dict.fromkeys(("notebook", "profile", "status", "started", "machine"), str)
 FIELDS |= dict.fromkeys(("parameters", "code", "error"), dict)
 FIELDS |= {"seconds": float | int, "peak_memory_mb": int}
@@ -36,51 +32,6 @@ COLUMNS = (
     *("run", "notebook", "profile", "status", "started", "seconds", "peak_memory_mb", "machine"),
     *("commit", "parameters", "verdicts", "metrics", "error"),
 )
-
-
-class Record:
-    """The notebook's part of a record: metrics by name, verdicts, device, seconds, peak memory."""
-
-    def __init__(self, notebook: str, threads: int, device: str):
-        self.notebook, self.verdicts, self._began = notebook, [], time.perf_counter()
-        self.metrics: dict[str, Any] = {}
-        self.device, self.threads = device, threads
-
-    def __setitem__(self, name: str, value) -> None:
-        """Store a number, text, list, dict, or a polars or pandas table (as rows).
-
-        Raises TypeError for what JSON cannot hold, here and not at the end of a long run.
-        """
-        if hasattr(value, "to_dicts"):
-            value = value.to_dicts()
-        elif hasattr(value, "to_dict"):
-            value = value.to_dict("records")
-        value = _plain(value)
-        try:
-            json.dumps(value)
-        except TypeError as error:
-            raise TypeError(f"record[{name!r}]: {error}; store numbers, texts or rows") from None
-        self.metrics[name] = value
-
-    def __getitem__(self, name: str):
-        return self.metrics[name]
-
-    def save(self) -> None:
-        """Add this to the run's record, where the front door started the run; else do nothing."""
-        folder = os.environ.get(RUN_VARIABLE)
-        if not folder:
-            return
-        path = Path(folder) / "record.json"
-        whole = json.loads(path.read_text()) if path.is_file() else {}
-        whole |= {
-            "device": self.device,
-            "threads": self.threads,
-            "notebook_seconds": round(time.perf_counter() - self._began, 2),
-            "peak_memory_mb": round(peak_memory_mb()),
-            "metrics": self.metrics,
-            "verdicts": self.verdicts,
-        }
-        write(path, whole)
 
 
 def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
@@ -101,46 +52,18 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
     return {
         "notebook": notebook,
         "profile": profile,
-        "parameters": _plain(parameters),
+        "parameters": plain(parameters),
         "parameters_hash": fingerprint(parameters),
         "key": key(notebook, code, parameters),
-        "code": code_version(root) | {"digest": code},
-        "versions": _versions(),
-        "machine": machine(),
+        "code": machine.code_version(root) | {"digest": code},
+        "versions": machine.versions(),
+        "machine": machine.describe(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
         "metrics": {},
         "verdicts": [],
         "figures": [],
     }
-
-
-def write(path: Path, record: dict) -> None:
-    """A record as JSON, whole or not at all: see `replace`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, json.dumps(record, indent=1))
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary name, flushed to disk, renamed.
-
-    The name is flushed too, so that a power cut after the return finds the new file, one before it
-    the old one.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)  # what is left when the disk is full
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read(path: Path) -> dict | None:
@@ -165,13 +88,13 @@ def every(root: Path) -> dict[str, dict]:
     kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
     paths = {p.parent.name: p for p in sorted((root / "data/runs").glob("*/record.json"))}
     paths |= {p.stem: p for p in sorted(kept)}
-    return {name: record for name, p in paths.items() if (record := told(p)) is not None}
+    return {name: record for name, p in paths.items() if (record := read_final(p)) is not None}
 
 
-def told(path: Path) -> dict | None:
-    """A record, with what became of a run that could not say it itself."""
+def read_final(path: Path) -> dict | None:
+    """A record as `read` gives it; a run whose process died without a word is marked failed."""
     record = read(path)
-    if record and record["status"] == "running" and not _is_held(path.parent):
+    if record and record["status"] == "running" and not _is_running(path.parent):
         record = read(path) or record  # it may have ended in between
         if record["status"] == "running":
             end = "killed, or its end could not be written"
@@ -180,29 +103,31 @@ def told(path: Path) -> dict | None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Marks a run's folder while it goes on by a lock, which no process keeps when it dies.
+def running(folder: Path) -> Iterator[None]:
+    """Lock a run's folder while it goes on; the system releases the lock of a process that dies.
 
-    Machines that share the folder must share its locks (flock), else each takes the others' runs
-    for killed.
+    Machines that share the folder must share its locks (flock), or each takes the others' runs for
+    killed.
     """
-    with (folder / ".running").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    from filelock import FileLock
+
+    with FileLock(folder / LOCK):
         try:
             yield
         finally:
-            Path(file.name).unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
 
 
-def _is_held(folder: Path) -> bool:
-    try:
-        with (folder / ".running").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # readers do not disturb each other
-    except FileNotFoundError:
+def _is_running(folder: Path) -> bool:
+    from filelock import FileLock
+
+    if not (folder / LOCK).is_file():
         return False
-    except OSError:  # it is taken, or we may not ask
+    try:  # long enough for another reader, who holds the lock for a moment in this very place
+        with FileLock(folder / LOCK, timeout=0.1, poll_interval=0.01):
+            return False
+    except OSError:  # taken, or we may not ask
         return True
-    return False
 
 
 def finished(root: Path, key: str) -> Path | None:
@@ -239,37 +164,76 @@ def reference(notebook: str, profile: str, root: Path | None = None) -> dict | N
     return read(path) if path.is_file() else None
 
 
+def show_reference(notebook: Record | str, profile: str = "full") -> dict | None:
+    """Print where a committed record comes from, in one line, and return it.
+
+    notebook: NNN_slug, or the notebook's own record. None where there is no such record: the line
+    then says how to make it.
+    """
+    name = notebook if isinstance(notebook, str) else notebook.notebook
+    record = reference(name, profile)
+    if record is None:
+        slug = name.partition("_")[2]
+        print(f"not recorded yet: paperlab run {slug} --profile {profile} --keep")
+        return None
+    minutes, seeds = record.get("seconds", 0) / 60, len(record["parameters"].get("seeds", []))
+    commit = ((record.get("code") or {}).get("commit") or "unknown")[:7]
+    day = (record.get("started") or "an unknown day")[:10]
+    print(
+        f"recorded, profile {profile}: {seeds} seeds, {minutes:.0f} min on {record.get('machine')}, "
+        f"{day}, commit {commit}"
+    )
+    return record
+
+
+def show_claims(record: dict | None, folder: Path | None = None) -> None:
+    """Show a stored record's claims with their outcomes, computed again from its tables.
+
+    folder: where its per-unit files lie, data/reference by default. Shows nothing for None.
+    """
+    if record is None:
+        return
+    import polars as pl
+
+    from . import plots, verdict
+
+    try:
+        judged = verdict.rejudge(record, folder or project_root() / "data/reference")
+    except ValueError as error:
+        print(error)
+        return
+    lines = [
+        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", j.outcome, j.note)
+        for j in judged
+    ]
+    columns = ["claim", "difference", "smallest effect that matters", "outcome", "note"]
+    plots.table(pl.DataFrame(lines, columns, orient="row"))
+
+
 def keep(folder: Path, root: Path) -> Path:
-    """Copy a run's record to data/reference, to be committed.
+    """Copy a run's record and its per-unit files to data/reference, to be committed.
 
     Raises ValueError, in one line, when the run failed, changed the profile's values, or ran on code
     that was not committed.
     """
-    record = read(folder / "record.json")
+    path = folder / "record.json"
+    record = read(path) if path.is_file() else None
     if record is None or record["status"] != "ok":
-        raise ValueError(f"{folder.name} has no record of a successful run")
+        raise ValueError(f"{folder} has no record of a successful run; paperlab results lists them")
     if record.get("overrides"):
         changed = ", ".join(record["overrides"])
         raise ValueError(f"{folder.name} is not the profile: --set changed {changed}")
     if record["code"]["dirty"]:
         raise ValueError(f"{folder.name} ran on code that is not committed: commit, and run again")
-    path = root / "data/reference" / f"{record['notebook']}_{record['profile']}.json"
-    write(path, record)
-    return path
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process has held so far, in MB.
-
-    Linux's VmHWM where there is one: getrusage's number begins at what the parent process held.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        found = [x for x in status.read_text().splitlines() if x.startswith("VmHWM:")]
-        if found:
-            return int(found[0].split()[1]) / 1024
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (1024 if sys.platform == "linux" else 1024**2)
+    kept = root / "data/reference" / f"{record['notebook']}_{record['profile']}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for old in kept.parent.glob(f"{kept.stem}.*.parquet"):
+        old.unlink()
+    for name, file in (record.get("units") or {}).items():
+        record["units"][name] = f"{kept.stem}.{file_name(name)}.parquet"
+        shutil.copyfile(folder / file, kept.with_name(record["units"][name]))
+    write(kept, record)
+    return kept
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -286,56 +250,9 @@ def project_root(start: Path | None = None) -> Path:
 
 def fingerprint(parameters: dict) -> str:
     """A short hash of parameters, whatever their order."""
-    return hashlib.sha256(json.dumps(_plain(parameters), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(plain(parameters), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def key(notebook: str, code: str, parameters: dict) -> str:
     """What makes two runs the same run: notebook, digest of the code, parameters."""
     return fingerprint({"notebook": notebook, "code": code, "parameters": parameters})
-
-
-def code_version(root: Path) -> dict:
-    """Commit, and whether library or notebooks differ from it (outputs of notebooks included)."""
-
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-        except FileNotFoundError:  # no git on this machine: the code counts as not committed
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "HEAD")
-    return {
-        "commit": commit,
-        "dirty": not commit or bool(git("status", "--porcelain", "lib", "notebooks")),
-    }
-
-
-def machine() -> str:
-    """Processor and number of cores; no host name."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("paperlab", "torch", "lightning", "polars", "plotly", "papermill")
-    return {"python": platform.python_version()} | {n: version(n).split("+")[0] for n in names}
-
-
-def _plain(value):
-    """JSON's own types; numbers that are not finite become None."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

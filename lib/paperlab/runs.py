@@ -233,7 +233,7 @@ def run(
     record["overrides"] = overrides or {}
     folder.mkdir(parents=True)
     began, error = time.perf_counter(), None
-    with records.held(folder):
+    with records.running(folder):
         records.write(path, record)
         before = os.environ.get(records.RUN_VARIABLE)
         os.environ[records.RUN_VARIABLE] = str(folder)

@@ -8,7 +8,6 @@ sweep that was killed goes on where the same command is given again.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import logging
@@ -45,7 +44,7 @@ class Progress:
     done: dict[str, Path] = field(default_factory=dict)  # the run's folder
     failed: dict[str, str] = field(default_factory=dict)  # one line
     running: set[str] = field(default_factory=set)
-    found: int = 0  # of done: those that needed no run
+    reused: int = 0  # of done: those that needed no run
     workers: int = 0
     seconds: list[float] = field(default_factory=list)  # of the runs that ended in this sweep
 
@@ -75,12 +74,12 @@ def grid_values(parameter: runs.Parameter, text: str) -> list[Any]:
             continue
         if inside == "int" and ".." in piece:
             try:
-                found = several.cast(piece)
+                items = several.cast(piece)
             except runs.BadInput:
-                found = [single.cast(piece)]  # refuses a bad range by what one run takes
+                items = [single.cast(piece)]  # refuses a bad range by what one run takes
         else:
-            found = [single.cast(piece)]
-        values += [[v] for v in found] if as_list else found
+            items = [single.cast(piece)]
+        values += [[v] for v in items] if as_list else items
     if not values:
         raise runs.BadInput(f"--grid {parameter.name}={text}: write NAME=V1,V2 or NAME=FIRST..LAST")
     return values
@@ -116,16 +115,17 @@ def plan(
 
 
 @contextmanager
-def claim(root: Path, key: str) -> Iterator[None]:
-    """The right to do a run: one process at a time, given back by the system when that dies.
+def run_lock(root: Path, key: str) -> Iterator[None]:
+    """Let one process at a time do a run; the system releases the lock of a process that dies.
 
-    What the process and its kernel write to their standard streams meanwhile goes to the same file,
+    What the process and its kernel write to their standard streams meanwhile goes to
     data/runs/.sweep/KEY.log, and not over the table that the user watches.
     """
+    from filelock import FileLock
+
     folder = root / "data/runs/.sweep"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{key}.log").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(folder / f"{key}.lock"), (folder / f"{key}.log").open("a") as file:
         streams = {stream: os.dup(stream) for stream in (1, 2)}
         try:
             for stream in streams:
@@ -143,7 +143,7 @@ def do(root: Path, stem: str, profile: str, point: Point, code: str) -> str:
     Whoever else does the same run is waited for, and what it made is taken.
     """
     notebook = root / "notebooks" / f"{stem}.ipynb"
-    with _ALONE, claim(root, point.key):
+    with _ALONE, run_lock(root, point.key):
         folder = records.finished(root, point.key)
         if folder is None:
             if not notebook.is_file() or digest.notebook(notebook) != code:
@@ -165,7 +165,7 @@ def sweep(
 
     workers: processes on this machine, by default half as many as it has cores (a quick run takes
     two threads) or one a GPU. scheduler: tcp://host:port of a Dask cluster instead; its workers
-    need this library and this folder. Where workers have a resource GPU, a run claims one. Raises
+    need this library and this folder. Where workers have a resource GPU, a run takes one. Raises
     BadInput for more workers than GPUs, OSError where no scheduler answers.
     """
     progress = Progress(points)
@@ -173,7 +173,7 @@ def sweep(
         folder = records.finished(root, point.key)
         if folder:
             progress.done[point.key] = folder
-    progress.found = len(progress.done)
+    progress.reused = len(progress.done)
     show(progress)
     waiting = [p for p in points if p.key not in progress.done]
     if not waiting:
@@ -186,11 +186,11 @@ def sweep(
 def _follow(client, notebook, root, profile, waiting, progress, show) -> None:
     seen = client.scheduler_info(n_workers=-1)["workers"].values()
     progress.workers = sum(w["nthreads"] for w in seen)
-    claims = {"GPU": 1} if any("GPU" in w["resources"] for w in seen) else None
+    resources = {"GPU": 1} if any("GPU" in w["resources"] for w in seen) else None
     code, began = digest.notebook(notebook), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     task = (do, root, notebook.stem, profile)
     futures = {
-        p.key: client.submit(*task, p, code, key=p.key, resources=claims, priority=-i)
+        p.key: client.submit(*task, p, code, key=p.key, resources=resources, priority=-i)
         for i, p in enumerate(waiting)  # in the grid's order
     }
     while futures:

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .. import records
+from .. import machine, records
 
 ROOT = Path(__file__).resolve().parents[3]
 PARTS = ("training", "startup", "preparation", "sequences", "environments", "alignment")
@@ -29,7 +29,7 @@ def main(parts: list[str]) -> None:
         raise ValueError(f"bench has no part {', '.join(wrong)}; it has {', '.join(PARTS)}")
     for name in parts or PARTS:
         part = import_module(f"{__name__}.{name}")
-        found = {"machine": records.machine(), "date": date.today().isoformat()}
+        found = {"machine": machine.describe(), "date": date.today().isoformat()}
         found |= {"versions": versions(), **part.measure()}
         text = f"{part.markdown(found)} {caption(found)}"
         print(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records import peak_memory_mb
+from ..machine import peak_memory_mb
 from .criteo_shaped import HASHES, INTEGERS
 from .training import alone
 

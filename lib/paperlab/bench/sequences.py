@@ -18,8 +18,8 @@ import torch
 from ..data.schema import Schema
 from ..data.store import open_store, save
 from ..interest.worlds.interest_sequences import interest_sequences
+from ..machine import peak_memory_mb
 from ..nn.click import ClickModel
-from ..records import peak_memory_mb
 from .training import OPENMP_SPIN, THREADS, alone
 
 MODELS = ("DIN", "TIN")
