@@ -19,8 +19,8 @@ run: $(READY)       ## rerun 101_ssr and print its verdict
 	$(BIN)/paperlab run ssr
 
 test: $(READY)      ## every tier: lint, layers, units, faults, notebooks, browser
-	$(BIN)/ruff check lib tests
-	$(BIN)/ruff format --check lib tests
+	$(BIN)/ruff check lib tests notebooks
+	$(BIN)/ruff format --check lib tests notebooks
 	$(BIN)/python -m pytest
 	PYTHONPATH="$(CURDIR)/tests/offline" $(BIN)/python -m pytest --nbval-lax notebooks
 

@@ -1,12 +1,18 @@
 """Figures carry their data and name, small; pictures are drawn only where a browser is."""
 
+import html
 import json
-from types import SimpleNamespace
+import math
+import re
 
+import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 import pytest
-from paperlab import plots, verdict, widgets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from paperlab import plots, widgets
 
 
 def book_with(figure: go.Figure) -> dict:
@@ -59,25 +65,131 @@ def test_a_picture_keeps_the_colour_of_every_method(tmp_path):
         assert nearest <= 8, f"{name}: {colour} is {nearest} off"
 
 
-def test_tables_show_four_digits(capsys):
-    frame = pl.DataFrame({"a": [0.123456, None, 12345.6], "b": [1234567, 2, -3]})
-    lines = ["| a | b |", "|---|---|", "| 0.1235 | 1,234,567 |", "|  | 2 |", "| 12,346 | -3 |"]
+def test_tables_show_three_digits_and_dashes(capsys):
+    frame = pl.DataFrame(
+        {"a": [0.123456, None, 12345.6], "b": [1234567, 2, -3], "my_name": ["x"] * 3}
+    )
+    lines = [
+        "| a | b | my name |",
+        "|---:|---:|---|",
+        "| 0.123 | 1,234,567 | x |",
+        "| – | 2 | x |",
+        "| 12,346 | -3 | x |",
+    ]
     assert plots.markdown(frame).splitlines() == lines
+    assert plots.markdown(frame.to_dicts()).splitlines() == lines
+    assert plots.markdown(frame.to_pandas()).splitlines() == lines
     plots.table(frame)
     assert "Markdown" in capsys.readouterr().out
 
 
-def test_a_bar_does_not_end_a_cell(monkeypatch):
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((0.75123, "0.751"), (999.7, "1,000"), (123456.7, "123,457"), (1e-5, "1e-05")),
+        *((-0.0, "0"), (math.nan, "–"), (math.inf, "inf"), (1e20, "1e+20"), (10**6, "1,000,000")),
+        *((np.float32(0.5), "0.5"), (np.int64(1234), "1,234")),
+    ],
+)
+def test_numbers(value, shown):
+    assert plots.number(value) == shown
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(1e-4, 1e6), st.integers(2, 6))
+def test_a_number_is_off_by_half_a_digit_at_most(value, digits):
+    step = 10.0 ** min(math.floor(math.log10(value)) - digits + 1, 0)
+    assert abs(float(plots.number(value, digits).replace(",", "")) - value) <= 0.5001 * step
+
+
+def test_the_best_is_bold_with_those_that_look_the_same():
+    rows = [{"m": "A", "auc": 0.75111, "loss": 0.3}, {"m": "B", "auc": 0.7512, "loss": 0.2}]
+    rows += [{"m": "C", "auc": None, "loss": math.nan}, {"m": "D", "auc": 0.6}]
+    text = plots.markdown(rows, best={"auc": "higher", "loss": "lower"}, headings={"m": "Model"})
+    assert text.splitlines() == [
+        "| Model | AUC | loss |",
+        "|---|---:|---:|",
+        "| A | **0.751** | 0.3 |",
+        "| B | **0.751** | **0.2** |",
+        "| C | – | – |",
+        "| D | 0.6 | – |",
+    ]
+    assert "**0.7512**" in plots.markdown(rows, best={"auc": "higher"}, digits=4)
+
+
+def test_a_table_refuses_what_it_has_not():
+    rows = [{"auc": 1.0}]
+    with pytest.raises(ValueError, match="no column 'x'; there are: auc"):
+        plots.markdown(rows, best={"x": "higher"})
+    with pytest.raises(ValueError, match="no column 'x'"):
+        plots.markdown(rows, headings={"x": "X"})
+    with pytest.raises(ValueError, match="must be higher or lower, got 'max'"):
+        plots.markdown(rows, best={"auc": "max"})
+    assert plots.markdown([]) == "*no rows*"
+
+
+SIGNS = [
+    "|Q| < 9",
+    "*a* **b**",
+    "_a_ __init__ my_name",
+    "[x](y)",
+    "`q`",
+    "$5 and $6",
+    "a\nb",
+    "<b>x</b>",
+]
+
+
+@pytest.mark.parametrize("text", SIGNS)
+def test_a_cell_is_text(text):
+    """What a Markdown reader makes of the table is the text, in one cell."""
+    parser = MarkdownIt("commonmark").enable("table")
+    page = parser.render(plots.markdown([{"a": text, "b": 1}]))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert [html.unescape(c) for c in cells] == [text.replace("\n", " "), "1"]
+    assert "<b>" not in page and "<em>" not in page
+
+
+def test_an_underscore_inside_a_word_is_not_escaped():
+    assert "| max_steps |" in plots.markdown([{"a": "max_steps"}])
+
+
+def test_a_markdown_object_is_markup():
+    from IPython.display import Markdown
+
+    text = plots.markdown([{"a": Markdown("[x](y)")}, {"a": "[x](y)"}])
+    assert "| [x](y) |" in text and "| \\[x\\](y) |" in text
+
+
+def test_what_a_figure_shows_stands_under_it(monkeypatch):
     import IPython.display
 
     shown = []
-    monkeypatch.setattr(IPython.display, "display", shown.append)
-    plots.table(pl.DataFrame({"a": ["the largest |Q|"]}))
-    claims = [verdict.Claim("|Q| < 9", "|Q| = 8", "supported")]
-    verdict.show(SimpleNamespace(verdicts=None), claims)
-    for markdown in shown:
-        *_, last = markdown.data.splitlines()
-        assert last.replace("\\|", "").count("|") == markdown.data.splitlines()[1].count("|")
+    monkeypatch.setattr(IPython.display, "display", lambda what, **_: shown.append(what))
+    figure = go.Figure(layout={"title": "t", "meta": {"note": "Bars: 95 % intervals."}})
+    plots.show(figure, "f", "What to look for: x.")
+    assert shown[1].data == "*What to look for: x.* Bars: 95 % intervals."
+    with pytest.raises(ValueError, match="figure 'f' needs a title"):
+        plots.show(go.Figure(), "f", "x")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_figures_are_rounded_below_what_an_eye_sees(values):
+    for short, value in zip(plots.rounded({"y": values})["y"], values, strict=True):
+        assert abs(short - value) <= max(1e-4 * np.ptp(values), 1e-15) or not np.ptp(values)
+        assert abs(short - value) <= max(5.001e-4 * abs(value), 1e-15)
+
+
+def test_only_floats_are_rounded():
+    figure = go.Figure(
+        go.Scatter(x=[10**9 + 1, 2], y=[1 / 3, None], text=["a", "b"], customdata=[[1, "x"]])
+    )
+    figure.add_heatmap(z=np.full((2, 3), 2 / 3))
+    line, heat = plots.bundle(figure)[plots.PLOTLY]["data"]
+    assert (line["x"], line["y"]) == ([10**9 + 1, 2], [0.3333, None])
+    assert (line["text"], line["customdata"]) == (["a", "b"], [[1, "x"]])
+    assert heat["z"] == [[0.6667] * 3] * 2
 
 
 def test_an_explorer_refuses_a_start_outside_its_range():

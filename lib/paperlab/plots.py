@@ -1,16 +1,24 @@
-"""Figures of the notebooks: one style, one colour a method, pictures drawn in one batch."""
+"""Figures and tables of the notebooks: one style, one colour a method, pictures in one batch."""
 
 from __future__ import annotations
 
 import base64
+import html
 import json
+import math
 import os
+import re
 import shutil
 import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
     import polars as pl
 
@@ -98,6 +106,17 @@ FAMILIES = {
 }
 COLOURS = {name: colour for methods in FAMILIES.values() for name, colour in methods.items()}
 SIZE = {"width": 700, "height": 380}
+HEADINGS = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "logloss": "log loss",
+    "lr": "learning rate",
+    "dense": "dense parameters",
+    "embedding": "embedding parameters",
+    "samples_per_second": "samples/s",
+    "peak_memory_mb": "peak memory (MB)",
+    "±": "± (95 %)",
+}
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
@@ -111,51 +130,159 @@ def colour(method: str) -> str:
 def show(figure: go.Figure, name: str, caption: str) -> None:
     """Display a figure and, under it, what to look for.
 
+    figure: its title says what is seen; what its error bars are (``layout.meta["note"]``, set by
+    `charts`) follows the caption. Raises ValueError without a title.
     The output is plotly's own format, interactive wherever plotly is known; `attach_pictures` adds
     a PNG for every other reader afterwards. Needs no browser.
     """
     from IPython.display import Markdown, display
 
+    if not figure.layout.title.text:
+        raise ValueError(f"figure {name!r} needs a title that says what is seen")
     display(bundle(figure), raw=True, metadata={"paperlab": {"figure": name}})
-    display(Markdown(f"*{caption}*"))
+    note = (figure.layout.meta or {}).get("note", "")
+    display(Markdown(f"*{caption}* {note}".rstrip()))
 
 
 def bundle(figure: go.Figure) -> dict:
-    """The display data of a figure in the house style; its size is the figure's data, no template."""
+    """The display data of a figure in the house style: rounded numbers, no template."""
+    from plotly.utils import PlotlyJSONEncoder
+
     grid = {"gridcolor": "#e5e5e5", "zerolinecolor": "#cccccc", "automargin": True}
+    grid["title"] = {"font": {"size": 13}, "standoff": 8}
+    margin = {"l": 60, "r": 20, "t": 62, "b": 60}  # room for subplots' titles under the title
+    title = {"font": {"size": 15}, "x": 0.02, "xanchor": "left", "y": 1, "yanchor": "top"}
     figure.update_layout(
         template="none",
         font={"size": 13},
-        title={"font": {"size": 15}, "x": 0.02, "xanchor": "left", "y": 0.97, "yanchor": "top"},
-        margin={"l": 60, "r": 20, "t": 62, "b": 60},  # room for subplots' titles under the title
+        title=title | {"pad": {"t": 14}},  # pixels, so that a tall figure's title stays on top
+        margin=margin | figure.layout.margin.to_plotly_json(),
         height=figure.layout.height or SIZE["height"],
     )
     figure.update_xaxes(**grid).update_yaxes(**grid)
-    return {PLOTLY: json.loads(figure.to_json())}
+    data = [rounded(trace.to_plotly_json()) for trace in figure.data]
+    drawn = {"data": data, "layout": figure.layout.to_plotly_json()}
+    return {PLOTLY: json.loads(json.dumps(drawn, cls=PlotlyJSONEncoder))}
 
 
-def table(frame: pl.DataFrame) -> None:
-    """Display a polars table, as `markdown` writes it."""
+def rounded(value):
+    """A trace whose lists of floats have 4 significant digits; other values as they are.
+
+    No number is rounded to more than 1/10,000 of its list's range, nor before the decimal point.
+    """
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return value
+    kinds = {type(v) for v in value} if not isinstance(value, np.ndarray) else {value.dtype.kind}
+    if "f" not in kinds and not (kinds & {float, np.float64, np.float32}):
+        return [rounded(v) for v in value]
+    try:
+        numbers = np.asarray(value, float)
+    except (TypeError, ValueError):  # text among the numbers
+        return [rounded(v) for v in value]
+    finite = numbers[np.isfinite(numbers)]
+    span = np.ptp(finite) if finite.size else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = 3 - np.floor(np.log10(np.abs(numbers)))
+        places = np.maximum(places, 4 - np.floor(np.log10(span)) if span else 0)
+    scale = 10.0 ** np.clip(np.nan_to_num(places, posinf=0, neginf=0), 0, 15)
+    short = np.where(np.isfinite(numbers), np.round(numbers * scale) / scale, np.nan)
+    return np.where(np.isnan(short), None, short.astype(object)).tolist()
+
+
+def heading(column: str, headings: dict[str, str] | None = None) -> str:
+    """Human words for a column: the caller's, the house's, or its name without underscores."""
+    return (HEADINGS | (headings or {})).get(column, str(column).replace("_", " "))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for a reader: significant digits, separators of thousands, – for NaN."""
+    if isinstance(value, Integral):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "–"
+    short = f"{value + 0.0:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in short and abs(value) < 1e15 else short
+
+
+def table(
+    rows: pl.DataFrame | pd.DataFrame | Sequence[dict],
+    *,
+    headings: dict[str, str] | None = None,
+    best: dict[str, str] | None = None,
+    digits: int = 3,
+) -> None:
+    """Display a table, as `markdown` writes it."""
     from IPython.display import Markdown, display
 
-    display(Markdown(markdown(frame)))
+    display(Markdown(markdown(rows, headings=headings, best=best, digits=digits)))
 
 
-def markdown(frame: pl.DataFrame) -> str:
-    """A polars table: floats to 4 significant digits or to whole numbers, with separators."""
+def markdown(
+    rows: pl.DataFrame | pd.DataFrame | Sequence[dict],
+    *,
+    headings: dict[str, str] | None = None,
+    best: dict[str, str] | None = None,
+    digits: int = 3,
+) -> str:
+    """A table in Markdown, with numbers to the right and – for a missing value.
 
-    def cell(value) -> str:
-        if isinstance(value, bool) or value is None:
-            return "" if value is None else str(value)
-        if isinstance(value, float):
-            return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
-        if isinstance(value, int):
-            return f"{value:,}"
-        return str(value).replace("|", "\\|").replace("\n", " ")
+    rows: polars, pandas (its index is left out) or dictionaries. A cell is text, whatever signs it
+    has; one that shall be markup is an ``IPython.display.Markdown`` object.
+    headings: column -> human words, beside those of `HEADINGS`.
+    best: column -> "higher" or "lower"; the best value is bold, with those that look the same.
+    digits: significant digits of floats; whole parts are never cut.
+    Raises ValueError for a column that is not there and for another direction.
+    """
+    if hasattr(rows, "to_dicts"):
+        columns, rows = rows.columns, rows.to_dicts()
+    elif hasattr(rows, "to_dict"):
+        columns, rows = list(rows.columns), rows.to_dict("records")
+    else:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+    if not columns:
+        return "*no rows*"
+    best = best or {}
+    for column in (*(headings or {}), *best):
+        if column not in columns:
+            raise ValueError(f"no column {column!r}; there are: {', '.join(map(str, columns))}")
+    heads, rules, cells = [], [], []
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        numeric = [v for v in values if is_number(v)]
+        shown = [_cell(v, digits) for v in values]
+        if column in best and best[column] not in ("higher", "lower"):
+            raise ValueError(f"best of {column!r} must be higher or lower, got {best[column]!r}")
+        if column in best and (known := [v for v in numeric if not math.isnan(v)]):
+            top = _cell(max(known) if best[column] == "higher" else min(known), digits)
+            shown = [f"**{text}**" if text == top else text for text in shown]
+        heads.append(_text(heading(column, headings)))
+        rules.append("---:" if numeric else "---")
+        cells.append(shown)
+    lines = [heads, rules, *zip(*cells, strict=True)]
+    return "\n".join(
+        f"|{'|'.join(line)}|" if line is rules else f"| {' | '.join(line)} |" for line in lines
+    )
 
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * frame.width]
-    lines += ["| " + " | ".join(map(cell, row)) + " |" for row in frame.iter_rows()]
-    return "\n".join(lines)
+
+def is_number(value) -> bool:
+    """Whether a value is an int or a float, of Python or numpy, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _cell(value, digits: int) -> str:
+    if hasattr(value, "_repr_markdown_"):
+        return value._repr_markdown_().replace("\n", " ")
+    if value is None:
+        return "–"
+    return number(value, digits) if is_number(value) else _text(str(value))
+
+
+def _text(value: str) -> str:
+    """Text with every sign escaped that Markdown would read; an underscore inside a word is none."""
+    plain = html.escape(" ".join(value.split("\n")), quote=False)
+    return re.sub(r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", plain)
 
 
 def figures_of(book: dict) -> list[tuple[str, dict]]:
