@@ -1,16 +1,25 @@
-"""What all tests share: no network but loopback, nothing of the user's prepared data or runs."""
+"""What all tests share: no network but loopback, one thread, nothing of the user's data or runs."""
 
 import os
 import runpy
 from pathlib import Path
 
 import pytest
+from helpers.seconds import Seconds
 
 OFFLINE = str(Path(__file__).parent / "offline")
 path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-if OFFLINE not in path:  # or it is done: see the Makefile
+if OFFLINE not in path:  # or it is done: a worker has its starter's environment
     os.environ["PYTHONPATH"] = os.pathsep.join([OFFLINE, *filter(None, path)])  # of all children
     runpy.run_path(f"{OFFLINE}/sitecustomize.py")
+# Workers, kernels and commands that tests start inherit these. One thread each, also where a notebook
+# sets two: the limit is OpenMP's own. Explorers are computed at the ends of their sliders.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "POLARS_MAX_THREADS"), "1")
+os.environ["PAPERLAB_EXPLORE"] = "ends"
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Seconds(), "seconds")  # of notebooks too, which lie elsewhere
 
 
 @pytest.fixture(autouse=True)

@@ -1,29 +1,14 @@
 """The command as a user types it: what goes wrong is one line, an exit code, and a marked record."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from helpers.project import COMMAND, paperlab, project
 from paperlab import machine, records, runs
-from test_runs import project
-
-COMMAND = [sys.executable, "-c", "from paperlab.cli import main; main()"]
-
-
-def paperlab(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*COMMAND, *words],
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def only_record(folder: Path) -> dict:

@@ -7,11 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from helpers.project import paperlab, project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import diff, records, runs
-from test_cli import paperlab
-from test_runs import project
 
 ROOT = records.project_root(Path(__file__))
 PNG = base64.b64decode(

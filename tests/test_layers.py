@@ -1,5 +1,6 @@
 """The arrows of the house, as .importlinter states them, and what importing a room may load."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,9 @@ def test_a_folder_of_models_holds_a_docstring_only(path):
     if folder and folder[0] not in ("data", "book", "bench"):
         text = path.read_text()
         assert text.startswith('"""') and text.count("\n") == 1
+
+
+def test_tests_import_helpers_never_tests():
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        found = re.findall(r"^\s*(?:from|import) test_\w+", path.read_text(), re.MULTILINE)
+        assert not found, f"{path.name}: move what is shared to tests/helpers"

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from helpers.project import paperlab, project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, ledger, metrics, records, runs
 from paperlab.digest import library as files_of_the_library
-from test_cli import paperlab
-from test_runs import project
 
 ROOT = records.project_root(Path(__file__))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.project import paperlab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import new, plots, records, runs
-from test_cli import paperlab
 
 ROOT = records.project_root(Path(__file__))
 TITLE = "It's new: does $x^2$ & 中 <help>, NNN times?"

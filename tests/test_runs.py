@@ -5,38 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
+from helpers.project import project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, records, runs
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-CELL = """
-seeds: list[int] = [0, 1]  # paired runs (seed, 0..)
-rate: float = 0.1  # of learning (per step, 0.001..1.0)
-name: str = "a"  # of something
-fast: bool = True  # or slow
-n: int = 3  # rows (rows, 1..10_000)
-"""
-
-
-def project(folder: Path, *code: str, cell: str = CELL) -> Path:
-    """A little project with one notebook, 101_small."""
-    (folder / "notebooks").mkdir()
-    (folder / "pyproject.toml").touch()
-    (folder / "notebooks/profiles.yaml").write_text("small: {full: {n: 9}, broken: {n: 0}}")
-    book = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_markdown_cell("# 101 Small\n\n| | |\n|---|---|\n| Status | partial |"),
-            nbformat.v4.new_code_cell(cell.strip(), metadata={"tags": ["parameters"]}),
-            *map(nbformat.v4.new_code_cell, code),
-        ]
-    )
-    path = folder / "notebooks/101_small.ipynb"
-    nbformat.write(book, path)
-    return path
 
 
 def test_parameters_are_read_with_type_meaning_and_range(tmp_path):

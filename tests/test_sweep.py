@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.project import project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, records, runs, sweep
-from test_runs import project
 
 COMMAND = [sys.executable, "-c", "from paperlab.cli import main; main()", "sweep", "small"]
 NOTE = """

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.project import paperlab, project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import records, runs, teach
-from test_cli import paperlab
-from test_runs import project
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = runs.notebooks(ROOT)

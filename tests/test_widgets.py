@@ -75,3 +75,44 @@ def test_a_page_that_cannot_draw_gets_the_output_updated_under_its_name(shown, c
     assert list(between) == ["text/html"]
     assert figure[PLOTLY]["data"][0]["y"] == [5, 0.25]
     assert options["metadata"]["paperlab"]["figure"] == "explorer"
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """tried(compute) explores with the ends computed; the values of every figure, in order."""
+
+    def explore(drawn) -> list[tuple]:
+        values = []
+
+        def noted(T: int, alpha: float) -> go.Figure:
+            values.append((T, alpha))
+            return drawn(T, alpha)
+
+        widgets.explore(noted, "explorer", "What to see.", T=(1, 5, 3), alpha=(0.0, 1.0, 0.0))
+        return values
+
+    monkeypatch.setenv("PAPERLAB_EXPLORE", "ends")
+    return explore
+
+
+def test_in_tests_every_end_is_computed_once(shown, tried, monkeypatch):
+    ends = {(1, 0.0), (5, 0.0), (3, 1.0)}
+    start, *others, shown_one = tried(compute)
+    assert start == shown_one == (3, 0.0)
+    assert set(others) == ends and len(others) == 3
+    monkeypatch.delenv("PAPERLAB_EXPLORE")
+    assert tried(compute) == [(3, 0.0)]
+
+
+def test_an_end_that_raises_or_changes_nothing_but_the_title_fails_the_cell(shown, tried):
+    def raises(T, alpha):
+        return compute(T, alpha / (5 - T))
+
+    def stays(T, alpha):
+        return compute(3, alpha).update_layout(title=f"T={T}")
+
+    with pytest.raises(ZeroDivisionError):
+        tried(raises)
+    with pytest.raises(ValueError, match=r"T = \d gives the same figure as T = 3"):
+        tried(stays)
+    assert shown[0] == []

@@ -21,6 +21,7 @@ import tokenize
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -121,27 +122,33 @@ def find(name: str, root: Path) -> Path:
     raise BadInput(f"no notebook {name!r}; there are: {', '.join(p.stem for p in books) or 'none'}")
 
 
-def _cells(notebook: Path) -> list[dict]:
+def _cells(name: str, text: bytes) -> list[dict]:
     try:
-        return json.loads(notebook.read_text())["cells"]
+        return json.loads(text)["cells"]
     except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{notebook.name} is not a notebook: its JSON has no cells") from None
+        raise BadInput(f"{name} is not a notebook: its JSON has no cells") from None
 
 
 def inspect(notebook: Path) -> dict[str, Parameter]:
     """The parameters of a notebook; raises BadInput where the cell does not read as it should."""
+    return _parameters(notebook.name, notebook.read_bytes()).copy()
+
+
+@lru_cache(maxsize=16)  # a sweep inspects one text at every run, and tests at every value
+def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
+    """`inspect` of a file's name and text."""
     cells = [
         "".join(c["source"])
-        for c in _cells(notebook)
+        for c in _cells(name, text)
         if "parameters" in c["metadata"].get("tags", [])
     ]
     if len(cells) != 1:
-        raise BadInput(f"{notebook.name}: {len(cells)} cells tagged parameters, there must be one")
+        raise BadInput(f"{name}: {len(cells)} cells tagged parameters, there must be one")
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(cells[0]).readline))
         lines = ast.parse(cells[0]).body
     except (SyntaxError, tokenize.TokenError) as error:
-        raise BadInput(f"{notebook.name}, parameters: not Python: {error.args[0]}") from None
+        raise BadInput(f"{name}, parameters: not Python: {error.args[0]}") from None
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     found = {}
     for line in lines:
@@ -149,7 +156,7 @@ def inspect(notebook: Path) -> dict[str, Parameter]:
         kind = ast.unparse(line.annotation) if typed else ""
         if kind.removeprefix("list[").removesuffix("]") not in TYPES or line.value is None:
             raise BadInput(
-                f"{notebook.name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
+                f"{name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
                 f"with a type of {', '.join(TYPES)} or list[...] of one"
             )
         comment = comments.get(line.lineno, "")
@@ -159,13 +166,13 @@ def inspect(notebook: Path) -> dict[str, Parameter]:
             if span
             else (None, None)
         )
-        name = line.target.id
+        known = line.target.id
         try:
             default = ast.literal_eval(line.value)
         except (ValueError, TypeError):
-            raise BadInput(f"{notebook.name}, parameters: {name} is not a literal") from None
-        found[name] = Parameter(name, kind, default, comment, low, high)
-        found[name].cast(default)
+            raise BadInput(f"{name}, parameters: {known} is not a literal") from None
+        found[known] = Parameter(known, kind, default, comment, low, high)
+        found[known].cast(default)
     return found
 
 
@@ -351,7 +358,8 @@ def _save_with_pictures(notebook: Path, book: dict, root: Path) -> list[Path]:
 
 def card(notebook: Path) -> dict[str, str]:
     """Title and table of a notebook's first cell, keys in lower case; raises BadInput without one."""
-    source = "".join("".join(c["source"]) for c in _cells(notebook)[:1]).strip()
+    cells = _cells(notebook.name, notebook.read_bytes())
+    source = "".join("".join(c["source"]) for c in cells[:1]).strip()
     if not source:
         raise BadInput(f"{notebook.name} has no card: its first cell is empty")
     found = {"title": source.splitlines()[0].lstrip("# ")}

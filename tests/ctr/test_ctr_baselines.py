@@ -4,6 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from helpers.tensors import close, seeded, stirred
 from paperlab.ctr.baselines.autoint import AutoInt, InteractingLayer
 from paperlab.ctr.baselines.dcnv2 import CrossNet, CrossNetMix, DCNv2
 from paperlab.ctr.baselines.deepfm import DeepFM
@@ -19,27 +20,10 @@ SCHEMA = Schema(
 )
 
 
-def seeded(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def draw(rows=6):
     generator = torch.Generator().manual_seed(1)
     ids = [torch.randint(0, f.size, (rows,), generator=generator) for f in SCHEMA.categorical]
     return Batch(torch.stack(ids, 1).int(), seeded(rows, 1), torch.ones(rows, 1))
-
-
-def stirred(module, seed=3):
-    """Parameters away from their initial values, so that a forgotten one shows."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            p += 0.3 * torch.randn(p.shape, generator=generator)
-    return module
-
-
-def close(found, want):
-    torch.testing.assert_close(found, want, rtol=1e-5, atol=2e-6)
 
 
 def test_fm_pairs_worked_and_looped():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.tensors import stirred
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.ctr.finalmlp import BilinearFusion, DualMLP, FeatureGate, FinalMLP, bilinear
@@ -27,15 +28,6 @@ def draw(rows: int = 32, seed: int = 0) -> Batch:
     ids = torch.stack([torch.randint(n, (rows,), generator=generator) for n in (9, 7, 5)], 1)
     price = torch.randn(rows, 1, generator=generator)
     return Batch(ids.int(), price, ((ids[:, :1] % 2 + price) > 0.5).float())
-
-
-def stirred(module, seed: int = 3):
-    """Weights away from their initial zeros, so that a forgotten one shows."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            p += 0.3 * torch.randn(p.shape, generator=generator)
-    return module
 
 
 def train(model, steps: int = 15):

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from helpers.tensors import close, seeded, stirred
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.ctr.baselines.dcn import DCN, VectorCrossNet
@@ -19,7 +20,6 @@ from paperlab.ctr.baselines.wide_and_deep import WideAndDeep
 from paperlab.ctr.baselines.xdeepfm import CIN, XDeepFM
 from paperlab.data import Batch, Field, Schema
 from paperlab.records import project_root
-from test_ctr_baselines import close, seeded, stirred
 from torch.nn import functional as F
 
 SCHEMA = Schema(

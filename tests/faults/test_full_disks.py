@@ -8,8 +8,8 @@ from pathlib import Path
 
 import papermill
 import pytest
+from helpers.project import project
 from paperlab import cli, plots, records
-from test_runs import project
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]

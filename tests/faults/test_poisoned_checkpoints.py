@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.clicks import LOG, Net
 from paperlab import data, loop, records
 from paperlab.data import store
-from test_loop import LOG, Net
 
 ROOT = records.project_root(Path(__file__))
 
