@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import digest
+from .manifest import project_root
 
 if TYPE_CHECKING:
     import polars as pl
@@ -270,18 +271,6 @@ def peak_memory_mb() -> float:
             return int(found[0].split()[1]) / 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (1024 if sys.platform == "linux" else 1024**2)
-
-
-def project_root(start: Path | None = None) -> Path:
-    """The nearest folder above (the current one, then this file) with notebooks/ and pyproject.toml.
-
-    Raises FileNotFoundError when there is none.
-    """
-    for place in (start or Path.cwd(), Path(__file__)):
-        for folder in (place.resolve(), *place.resolve().parents):
-            if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-                return folder
-    raise FileNotFoundError("no Paperlab project here: a folder with notebooks/ and pyproject.toml")
 
 
 def fingerprint(parameters: dict) -> str:
