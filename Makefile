@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export BROWSER_PATH ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: run test test-browser lab figures book bench lock
+.PHONY: run test test-browser lab index book bench lock
 .DEFAULT_GOAL := run
 
 $(READY): requirements.lock pyproject.toml
@@ -32,13 +32,13 @@ lab: $(READY)       ## JupyterLab on the start page, beside its table of content
 	@$(BIN)/jupyter lab --ip=127.0.0.1 --log-level=WARN --LabApp.default_url=/lab/workspaces/paperlab \
 	  --LabApp.app_settings_dir=notebooks/.jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root)
 
-figures: $(READY)   ## redraw figures/ from the committed notebooks' outputs
-	$(BIN)/paperlab figures
+index: $(READY)     ## cards, README and start page from the manifests
+	$(BIN)/paperlab index
 
 book: $(READY)      ## all notebooks as a static site, from their committed outputs
 	$(BIN)/paperlab book
 
-bench: $(READY)     ## compare with FuxiCTR and rewrite the README's table
+bench: $(READY)     ## compare with FuxiCTR and rewrite data/reference/BENCH.md
 	$(BIN)/pip install --quiet -c requirements.lock fuxictr==2.3.10
 	$(BIN)/paperlab bench
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.project import COMMAND, paperlab, project
 from paperlab import machine, records, runs
+from paperlab.parameters import inspect
 
 
 def only_record(folder: Path) -> dict:
@@ -115,7 +116,7 @@ def test_a_parameters_cell_that_is_not_python_is_refused(tmp_path, cell):
     book["cells"][1]["source"] = cell
     path.write_text(json.dumps(book))
     with pytest.raises(runs.BadInput, match=r"101_small\.ipynb, parameters") as error:
-        runs.inspect(path)
+        inspect(path)
     assert "\n" not in str(error.value)
 
 

@@ -13,6 +13,7 @@ from helpers.project import paperlab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import new, plots, records, runs
+from paperlab.parameters import inspect
 
 ROOT = records.project_root(Path(__file__))
 TITLE = "It's new: does $x^2$ & 中 <help>, NNN times?"
@@ -100,7 +101,7 @@ def test_any_name_gives_files_that_ruff_accepts(home, name, family, folder):
         left = re.sub(re.escape(TITLE), "", path.read_text())
         assert not re.search(r"[Nn]ewcomer|NNN|templates|Title of the paper", left)
     assert yaml.safe_load((home / "notebooks/profiles.yaml").read_text())[slug]["full"]["rows"]
-    assert runs.inspect(home / f"notebooks/{name}.ipynb").keys() >= {"seeds", "rows"}
+    assert inspect(home / f"notebooks/{name}.ipynb").keys() >= {"seeds", "rows"}
 
 
 @pytest.mark.parametrize(

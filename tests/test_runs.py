@@ -10,13 +10,14 @@ from helpers.project import project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, records, runs
+from paperlab.parameters import TYPES, inspect
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def test_parameters_are_read_with_type_meaning_and_range(tmp_path):
-    found = runs.inspect(project(tmp_path))
+    found = inspect(project(tmp_path))
     assert list(found) == ["seeds", "rate", "name", "fast", "n"]
     assert (found["n"].low, found["n"].high, found["seeds"].low) == (1, 10_000, 0)
     assert (found["rate"].type, found["rate"].low, found["rate"].high) == ("float", 0.001, 1.0)
@@ -72,7 +73,7 @@ def test_bad_profiles_and_names_list_the_right_ones(tmp_path):
 )
 def test_a_parameters_cell_that_is_not_typed_literals_is_refused(tmp_path, cell):
     with pytest.raises(runs.BadInput):
-        runs.inspect(project(tmp_path, cell=cell))
+        inspect(project(tmp_path, cell=cell))
 
 
 TEXTS = st.one_of(
@@ -84,7 +85,7 @@ TEXTS = st.one_of(
 @settings(deadline=None, max_examples=60)
 @given(text=TEXTS)
 def test_any_text_for_any_parameter_is_cast_or_refused_never_a_traceback(path, text):
-    for name, parameter in runs.inspect(path).items():
+    for name, parameter in inspect(path).items():
         try:
             value = runs.settle(path, "quick", {name: text})[name]
         except runs.BadInput as error:
@@ -92,7 +93,7 @@ def test_any_text_for_any_parameter_is_cast_or_refused_never_a_traceback(path, t
         else:
             inside = parameter.type.removeprefix("list[").removesuffix("]")
             values = value if isinstance(value, list) else [value]
-            assert all(type(v) is runs.TYPES[inside] for v in values)
+            assert all(type(v) is TYPES[inside] for v in values)
         with pytest.raises(runs.BadInput):
             runs.settle(path, "quick", {name + "_": text})
 

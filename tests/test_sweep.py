@@ -14,6 +14,7 @@ from helpers.project import project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import digest, records, runs, sweep
+from paperlab.parameters import Parameter, inspect
 
 COMMAND = [sys.executable, "-c", "from paperlab.cli import main; main()", "sweep", "small"]
 NOTE = """
@@ -80,7 +81,7 @@ def alive(pid: int) -> bool:
     ],
 )
 def test_a_grid_is_typed_and_a_list_gives_a_run_an_item(tmp_path, name, text, expected):
-    parameter = runs.inspect(project(tmp_path))[name]
+    parameter = inspect(project(tmp_path))[name]
     if expected is None:
         with pytest.raises(runs.BadInput, match="takes list"):
             sweep.grid_values(parameter, text)
@@ -115,7 +116,7 @@ def test_a_bad_grid_is_refused_in_one_line(tmp_path, grid, fixed, message):
 @given(st.text(alphabet="0123456789.,[]-ea' x", max_size=14))
 def test_any_text_gives_typed_values_or_one_line(text):
     for kind, default in (("int", 1), ("float", 0.5), ("str", "a"), ("list[int]", [0])):
-        parameter = runs.Parameter("p", kind, default, "")
+        parameter = Parameter("p", kind, default, "")
         try:
             values = sweep.grid_values(parameter, text)
         except runs.BadInput as error:

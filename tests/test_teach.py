@@ -10,6 +10,7 @@ from helpers.project import paperlab, project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import records, runs, teach
+from paperlab.parameters import inspect
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = runs.notebooks(ROOT)
@@ -66,7 +67,7 @@ def test_the_copies_are_notebooks_with_the_same_parameters(tmp_path, path):
     assert solution == book
     for copy in tmp_path.glob("*.ipynb"):
         nbformat.validate(nbformat.read(copy, as_version=4))
-        assert runs.inspect(copy) == runs.inspect(path)
+        assert inspect(copy) == inspect(path)
 
 
 @every

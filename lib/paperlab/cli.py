@@ -1,4 +1,4 @@
-"""The front door: list, run, sweep, results, check, diff, teach, new, data, figures, bench and others."""
+"""The front door: list, run, sweep, results, check, diff, teach, new, index, data, bench and others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import digest, machine, plots, records, runs
+from . import digest, machine, manifest, plots, records, runs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,22 +72,18 @@ def _print_table(title: str, columns: list[str], lines: list[list[str]]) -> None
 
 @app.command("list")
 def list_notebooks() -> None:
-    """The notebooks and their papers."""
-    root = records.project_root()
+    """The notebooks: question, status, seconds of the quick run, profiles."""
     lines = []
-    for path in runs.notebooks(root):
-        about = runs.card(path)
-        line = [path.stem, about["title"], about.get("status", ""), about.get("run time", "")]
-        lines.append(line)
-    _print_table("Notebooks", ["name", "title", "status", "run time"], lines)
+    for m in manifest.every(records.project_root()):
+        seconds = m.measured.get("quick", {}).get("seconds")
+        lines.append([m.stem, f"{m.name}: {m.question}", m.status, seconds, " ".join(m.profiles)])
+    _print_table("Notebooks", ["name", "question", "status", "seconds", "profiles"], lines)
 
 
 @app.command()
 def run(
     name: Name,
-    profile: Annotated[
-        str, typer.Option(help="quick, or one of notebooks/profiles.yaml")
-    ] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, or one that `list` names")] = "quick",
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, repeatable")] = None,
     keep: Annotated[bool, typer.Option(help="copy the record to data/reference")] = False,
 ) -> None:
@@ -118,9 +114,7 @@ def sweep(
     grid: Annotated[
         list[str], typer.Option("--grid", help="NAME=V1,V2 or NAME=FIRST..LAST, repeatable")
     ],
-    profile: Annotated[
-        str, typer.Option(help="quick, or one of notebooks/profiles.yaml")
-    ] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, or one that `list` names")] = "quick",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, for all runs")
     ] = None,
@@ -380,26 +374,42 @@ def teach_notebook(
 @app.command("new")
 def new_paper(
     name: Annotated[str, typer.Argument(help="NNN_slug, like 104_name")],
-    title: Annotated[str, typer.Option(help="what the notebook's card and the README say")],
+    title: Annotated[str, typer.Option(help='the heading, like "Name: does it work?"')],
     family: Annotated[
         str | None, typer.Option(help="ctr, interest, ...; that of the first digit by default")
     ] = None,
 ) -> None:
-    """A new paper: notebook, model, test, card and rows, all of which pass make test as they are."""
+    """Start a paper from a working example: manifest, model, test and notebook; nothing else changes."""
     from . import new
 
-    root = records.project_root()
-    start = runs.find("000", root)
-    made = new.new(name, title, family, root)
+    made = new.new(name, title, family, records.project_root())
     for path in made:
         print(os.path.relpath(path))
-    print("and rows in notebooks/profiles.yaml and README.md; running the notebook ...", flush=True)
-    for notebook in (made[-1], start):  # the start page lists all notebooks
-        for drawn in runs.refresh(notebook, root):
-            print(os.path.relpath(drawn))
+    print("running the notebook ...", flush=True)
+    runs.refresh(made[-1])
     print(
-        f"next: put the paper into these files, then paperlab refresh {name}; make test holds all"
+        f"next: put the paper into these files and set the manifest's status; then\n"
+        f"  paperlab refresh {name}\n  paperlab index"
     )
+
+
+@app.command("index")
+def write_index(
+    check: Annotated[
+        bool, typer.Option("--check", help="change nothing; exit code 1 where anything differs")
+    ] = False,
+) -> None:
+    """Write cards, the README's table and pictures, and the start page's list from the manifests."""
+    from . import index
+
+    root = records.project_root()
+    if check:
+        names = ", ".join(sorted(os.path.relpath(path) for path in index.drifted(root)))
+        if names:
+            raise ValueError(f"differs from the manifests, run paperlab index: {names}")
+        return
+    for path in index.write(root):
+        print(os.path.relpath(path))
 
 
 @app.command()
@@ -423,24 +433,11 @@ def data(
 
 
 @app.command()
-def figures(
-    name: Annotated[str | None, typer.Argument(help="default: every notebook")] = None,
-) -> None:
-    """Draw the committed notebooks' figures anew, into figures/."""
-    root = records.project_root()
-    if plots.browser() is None:
-        raise OSError("no figure can be drawn: install chromium, or set BROWSER_PATH to a Chrome")
-    for path in [runs.find(name, root)] if name else runs.notebooks(root):
-        for drawn in runs.redraw(path, root):
-            print(os.path.relpath(drawn))
-
-
-@app.command()
 def refresh(name: Name) -> None:
     """Execute a notebook in place with its defaults: how the committed notebooks are made."""
-    root = records.project_root()
-    for drawn in runs.refresh(runs.find(name, root), root):
-        print(os.path.relpath(drawn))
+    notebook = runs.find(name, records.project_root())
+    drawn = runs.refresh(notebook)
+    print(f"{os.path.relpath(notebook)}: {drawn} figures drawn")
 
 
 @app.command("book")
@@ -460,7 +457,7 @@ def bench(
         str | None, typer.Option(help="dcnv2 or deepfm: where its training time goes instead")
     ] = None,
 ) -> None:
-    """Measure parts of the bench, all by default, and write them into the README."""
+    """Measure parts of the bench, all by default, and write them into data/reference/BENCH.md."""
     if profile is not None:
         from .bench.profile import print_profile
 

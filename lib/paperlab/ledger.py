@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import digest, records, runs, verdict
+from .parameters import inspect
 
 if TYPE_CHECKING:
     import polars as pl
@@ -175,7 +176,7 @@ def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
             raise runs.BadInput(f"{word}: {len(names)} runs begin so: {', '.join(names[:3])} ...")
         side = [found[n] for n in names]
     else:
-        books = {path.stem: runs.inspect(path) for path in runs.notebooks(root)}
+        books = {path.stem: inspect(path) for path in runs.notebooks(root)}
         good = [r for r in found.values() if r["status"] == "ok" and name in r["parameters"]]
         known = [(r, books.get(r["notebook"], {}).get(name)) for r in good]
         fit = [r for r, p in known if p and p.cast(text) == r["parameters"][name]]

@@ -17,94 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import manifest
+
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     import polars as pl
 
-# By family: inside one no two methods share a colour; a name has one colour everywhere.
-FAMILIES = {
-    "ctr": {
-        "LR": "#9e9e9e",
-        "FM": "#8c6d31",
-        "DNN": "#222222",
-        "DeepFM": "#b5892e",
-        "DCNv2": "#1f77b4",
-        "AutoInt": "#17a2b8",
-        "Wukong": "#7b4fa3",
-        "RankMixer": "#2ca02c",
-        "SSR-S": "#ff9e4a",
-        "SSR-D": "#d62728",
-        "SSR-D code": "#8f1d1d",
-        "ReLU-only": "#e377c2",
-        "Top-k": "#6b8e23",
-        "MLCC": "#0b6e4f",
-        "MC-MLCC": "#20c997",
-        "FinalMLP": "#3b5bdb",
-        "DualMLP": "#f06595",
-        "two MLPs": "#74b816",
-        "MLP": "#495057",
-        "split inputs": "#91a7ff",
-    },
-    "interest": {
-        "TIN": "#c2255c",
-        "DIN": "#5f3dc4",
-        "DIN + TR": "#9775fa",
-        "DIN + position": "#0c8599",
-        "DIN + TR + position": "#15aabf",
-        "TIN code": "#e64980",
-        "BST": "#2b8a3e",
-        "SASRec": "#e8590c",
-        "DIEN": "#846358",
-        "average": "#868e96",
-    },
-    "rl": {
-        "RLIV-UA": "#d9541e",
-        "RLIV-UA auxiliary": "#6b8e23",
-        "RLIV-UA none": "#5c7cfa",
-        "its actor": "#f0a202",
-        "Counting": "#222222",
-        "Myopic": "#1f77b4",
-        "Return regression": "#17a2b8",
-        "DQN": "#7b4fa3",
-        "DQN, gifts only": "#e377c2",
-        "CQL": "#2ca02c",
-        "next_request": "#8c6d31",
-        "post_update": "#c2255c",
-        "stale": "#868e96",
-        "previous": "#0b6e4f",
-        "SL-MGAC": "#ff6b6b",
-        "SL-MGAC greedy": "#a61e4d",
-        "SL-MGAC means": "#ffa94d",
-        "SL-MGAC means greedy": "#e8590c",
-        "free head": "#495057",
-        "BCQ": "#00c2a8",
-        "SAC": "#b5892e",
-    },
-    "align": {
-        "sigmoid": "#222222",
-        "cdpo": "#2ca02c",
-        "robust": "#d62728",
-        "hinge": "#7b4fa3",
-        "ipo_sum": "#ff9e4a",
-        "apo_zero": "#1f9bff",
-        "nca": "#e377c2",
-        "bco": "#1f3a93",
-        "kto": "#8c6d31",
-        "rpo": "#8f1d1d",
-        "DPO": "#111111",
-        "cDPO": "#2f9e44",
-        "IPO": "#f08c00",
-        "RPO": "#8a2222",
-        "uniform budget": "#1f77b4",
-        "SamPO": "#17a2b8",
-        "LD-DPO": "#b5892e",
-        "SimPO": "#f06595",
-        "OTPO": "#c92a2a",
-        "OTPO token": "#ffa94d",
-    },
-}
-COLOURS = {name: colour for methods in FAMILIES.values() for name, colour in methods.items()}
 SIZE = {"width": 700, "height": 380}
 HEADINGS = {
     "auc": "AUC",
@@ -121,10 +40,9 @@ PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def colour(method: str) -> str:
-    """The colour of a method in every notebook; the same name always gets the same one."""
-    if method in COLOURS:
-        return COLOURS[method]
-    return f"hsl({sum(ord(c) * 37 for c in method) % 360}, 55%, 42%)"
+    """The colour of a method in every notebook: its manifest's, else one that its name decides."""
+    declared = manifest.colours(manifest.project_root()).get(method)
+    return declared or f"hsl({sum(ord(c) * 37 for c in method) % 360}, 55%, 42%)"
 
 
 def show(figure: go.Figure, name: str, caption: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import digest, machine
+from .manifest import project_root
 from .recording import RUN_VARIABLE as RUN_VARIABLE  # what a run writes is found here too
 from .recording import Record, file_name, plain, write
 from .recording import replace as replace
@@ -234,18 +235,6 @@ def keep(folder: Path, root: Path) -> Path:
         shutil.copyfile(folder / file, kept.with_name(record["units"][name]))
     write(kept, record)
     return kept
-
-
-def project_root(start: Path | None = None) -> Path:
-    """The nearest folder above (the current one, then this file) with notebooks/ and pyproject.toml.
-
-    Raises FileNotFoundError when there is none.
-    """
-    for place in (start or Path.cwd(), Path(__file__)):
-        for folder in (place.resolve(), *place.resolve().parents):
-            if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-                return folder
-    raise FileNotFoundError("no Paperlab project here: a folder with notebooks/ and pyproject.toml")
 
 
 def fingerprint(parameters: dict) -> str:

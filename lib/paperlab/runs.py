@@ -1,111 +1,25 @@
-"""Run notebooks: parameters checked before a kernel starts, papermill, a record of each run.
-
-A notebook's parameters are one cell tagged ``parameters`` with lines
-
-    name: type = literal  # meaning (unit, lowest..highest)
-
-where the range, and either end of it, may be missing.
-"""
+"""Run notebooks: parameters checked before a kernel starts, papermill, a record of each run."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import io
 import json
-import math
 import os
-import re
+import tempfile
 import time
-import tokenize
-import warnings
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import digest, plots, records
+from . import digest, manifest, plots, records
+from .manifest import NOTEBOOK, notebooks
+from .parameters import BadInput, inspect, pick
 
-TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
-LONGEST = 10_000  # of a list written as first..last
 # kernels say that loopback is not encrypted, and how they were stopped; what fails is in the outputs
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]
-RANGE = re.compile(r"(-?[\d_.]*?\d)?\.\.(-?\d[\d_.]*)?\)?\s*$")
-
-
-class BadInput(ValueError):
-    """A user's mistake, told in one line that lists what is right."""
 
 
 class RunFailed(RuntimeError):
     """A cell of a run raised."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of the parameters cell. ``low`` and ``high`` bound numbers, also inside lists."""
-
-    name: str
-    type: str
-    default: Any
-    meaning: str
-    low: float | None = None
-    high: float | None = None
-
-    def cast(self, text: Any) -> Any:
-        """A value from the command line or from profiles.yaml; raises BadInput."""
-        inside = self.type.removeprefix("list[").removesuffix("]")
-        value = text
-        if isinstance(text, str) and self.type != "str":
-            span = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
-            if span and self.type == "list[int]":
-                first, last = int(span[1]), int(span[2])
-                if not 0 <= last - first < LONGEST:
-                    raise self._bad(text)
-                value = list(range(first, last + 1))
-            else:
-                value = _literal(text)
-        if inside != self.type and isinstance(value, (list, tuple)):
-            value = [self._one(v, inside, text) for v in value]
-            if not value and self.default:  # only what is empty by default may be empty
-                raise self._bad(text)
-        elif inside != self.type:
-            raise self._bad(text)
-        else:
-            value = self._one(value, inside, text)
-        return value
-
-    def _one(self, value: Any, kind: str, text: Any) -> Any:
-        wanted = TYPES[kind]
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            try:
-                value = float(value)
-            except OverflowError:
-                raise self._bad(text) from None
-        if type(value) is not wanted:
-            raise self._bad(text)
-        if wanted in (int, float):
-            inside = (self.low is None or value >= self.low) and (
-                self.high is None or value <= self.high
-            )
-            if not inside or (wanted is float and not math.isfinite(value)):
-                raise self._bad(text)
-        return value
-
-    def _bad(self, text: Any) -> BadInput:
-        low, high = ("" if v is None else f"{v:,.10g}" for v in (self.low, self.high))
-        span = f" in {low}..{high}" if low or high else ""
-        return BadInput(
-            f"{self.name}={str(text)[:60]}: {self.name} takes {self.type}{span}, like {self.default!r}"
-        )
-
-
-def notebooks(root: Path) -> list[Path]:
-    """The project's NNN_slug.ipynb, in order; copies such as 101_ssr-Copy1.ipynb are not among them."""
-    books = sorted((root / "notebooks").glob("*.ipynb"))
-    return [path for path in books if NOTEBOOK.fullmatch(path.stem)]
 
 
 def find(name: str, root: Path) -> Path:
@@ -122,60 +36,6 @@ def find(name: str, root: Path) -> Path:
     raise BadInput(f"no notebook {name!r}; there are: {', '.join(p.stem for p in books) or 'none'}")
 
 
-def _cells(name: str, text: bytes) -> list[dict]:
-    try:
-        return json.loads(text)["cells"]
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{name} is not a notebook: its JSON has no cells") from None
-
-
-def inspect(notebook: Path) -> dict[str, Parameter]:
-    """The parameters of a notebook; raises BadInput where the cell does not read as it should."""
-    return _parameters(notebook.name, notebook.read_bytes()).copy()
-
-
-@lru_cache(maxsize=16)  # a sweep inspects one text at every run, and tests at every value
-def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
-    """`inspect` of a file's name and text."""
-    cells = [
-        "".join(c["source"])
-        for c in _cells(name, text)
-        if "parameters" in c["metadata"].get("tags", [])
-    ]
-    if len(cells) != 1:
-        raise BadInput(f"{name}: {len(cells)} cells tagged parameters, there must be one")
-    try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(cells[0]).readline))
-        lines = ast.parse(cells[0]).body
-    except (SyntaxError, tokenize.TokenError) as error:
-        raise BadInput(f"{name}, parameters: not Python: {error.args[0]}") from None
-    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    found = {}
-    for line in lines:
-        typed = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-        kind = ast.unparse(line.annotation) if typed else ""
-        if kind.removeprefix("list[").removesuffix("]") not in TYPES or line.value is None:
-            raise BadInput(
-                f"{name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
-                f"with a type of {', '.join(TYPES)} or list[...] of one"
-            )
-        comment = comments.get(line.lineno, "")
-        span = RANGE.search(comment)
-        low, high = (
-            (float(g.replace("_", "")) if g else None for g in span.groups())
-            if span
-            else (None, None)
-        )
-        known = line.target.id
-        try:
-            default = ast.literal_eval(line.value)
-        except (ValueError, TypeError):
-            raise BadInput(f"{name}, parameters: {known} is not a literal") from None
-        found[known] = Parameter(known, kind, default, comment, low, high)
-        found[known].cast(default)
-    return found
-
-
 def settle(
     notebook: Path, profile: str = "quick", overrides: dict[str, str] | None = None
 ) -> dict[str, Any]:
@@ -185,34 +45,12 @@ def settle(
     """
     known, slug = inspect(notebook), NOTEBOOK.fullmatch(notebook.stem)[2]
     chosen = {name: p.default for name, p in known.items()}
-    sources = [overrides or {}]
     if profile != "quick":
-        import yaml
-
-        try:
-            every = yaml.safe_load((notebook.parent / "profiles.yaml").read_text()) or {}
-            profiles = {str(k): dict(v or {}) for k, v in (every.get(slug) or {}).items()}
-        except (yaml.YAMLError, AttributeError, TypeError, ValueError):
-            raise BadInput("profiles.yaml is not slug: {profile: {name: value}}") from None
-        if profile not in profiles:
-            names = ", ".join(["quick", *profiles])
-            raise BadInput(f"{slug} has no profile {profile!r}; it has: {names}")
-        sources.insert(0, profiles[profile])
-    for source in sources:
-        for name, value in source.items():
-            parameter = pick(known, name, slug)
-            chosen[parameter.name] = parameter.cast(value)
+        chosen |= manifest.read(notebook.with_suffix(".toml")).profile(profile, known)
+    for name, value in (overrides or {}).items():
+        parameter = pick(known, name, slug)
+        chosen[parameter.name] = parameter.cast(value)
     return chosen
-
-
-def pick(known: dict[str, Parameter], name: str, slug: str) -> Parameter:
-    """The parameter of that name, in whatever case; raises BadInput with the nearest one."""
-    match = next((n for n in known if n.lower() == str(name).lower()), None)
-    if match is None:
-        near = difflib.get_close_matches(str(name).lower(), known, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise BadInput(f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}")
-    return known[match]
 
 
 def run(
@@ -303,8 +141,8 @@ def _failed_cell(executed: Path) -> int | None:
     return sum("injected-parameters" not in c["metadata"].get("tags", []) for c in started) or None
 
 
-def refresh(notebook: Path, root: Path) -> list[Path]:
-    """Execute a notebook in place with its defaults and draw its figures into figures/.
+def refresh(notebook: Path) -> int:
+    """Execute a notebook in place with its defaults; returns the number of figures drawn.
 
     What is committed has counts 1..n, no metadata of papermill or widgets, no widget views, and a
     PNG beside every figure; its own metadata is the digest of the code that made it. Raises
@@ -328,7 +166,10 @@ def refresh(notebook: Path, root: Path) -> list[Path]:
         raise RunFailed(f"{notebook.stem}: the kernel died, out of memory perhaps") from None
     executed = json.loads(nbformat.writes(book))
     clean(executed, code)
-    return _save_with_pictures(notebook, executed, root)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = plots.attach_pictures(executed, Path(folder), notebook.stem)
+    notebook.write_text(json.dumps(executed, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    return len(drawn)
 
 
 def clean(book: dict, code: str) -> None:
@@ -343,46 +184,3 @@ def clean(book: dict, code: str) -> None:
         cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
         if cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if view not in o.get("data", {})]
-
-
-def redraw(notebook: Path, root: Path) -> list[Path]:
-    """Draw the figures of an executed notebook anew, into figures/ and into its outputs."""
-    return _save_with_pictures(notebook, json.loads(notebook.read_text()), root)
-
-
-def _save_with_pictures(notebook: Path, book: dict, root: Path) -> list[Path]:
-    drawn = plots.attach_pictures(book, root / "figures", notebook.stem)
-    notebook.write_text(json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
-    return drawn
-
-
-def card(notebook: Path) -> dict[str, str]:
-    """Title and table of a notebook's first cell, keys in lower case; raises BadInput without one."""
-    cells = _cells(notebook.name, notebook.read_bytes())
-    source = "".join("".join(c["source"]) for c in cells[:1]).strip()
-    if not source:
-        raise BadInput(f"{notebook.name} has no card: its first cell is empty")
-    found = {"title": source.splitlines()[0].lstrip("# ")}
-    for line in source.splitlines():
-        parts = [p.strip() for p in line.strip().strip("|").split("|")]
-        if line.startswith("|") and len(parts) == 2 and parts[0].strip("-"):
-            found[parts[0].lower()] = parts[1]
-    return found
-
-
-def _literal(text: str) -> Any:
-    """What `_word` reads; a list may hold bare words, as shells eat quotes, but no lists."""
-    value = _word(text)
-    if value == text and re.fullmatch(r"\[[^][{}'\"]*\]", text):
-        return [_word(part.strip()) for part in text[1:-1].split(",") if part.strip()]
-    return value
-
-
-def _word(text: str) -> Any:
-    """A Python literal, true or false in whatever case, or the text itself."""
-    try:
-        with warnings.catch_warnings():  # of odd escapes and numbers: what counts is what comes out
-            warnings.simplefilter("ignore")
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text.lower() == "true" if text.lower() in ("true", "false") else text

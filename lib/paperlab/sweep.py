@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from . import digest, records, runs
+from .parameters import Parameter, inspect
 
 LARGEST = 10_000  # runs of one sweep
 _ALONE = threading.Lock()  # a process runs one notebook at a time: its folder is in the environment
@@ -56,7 +57,7 @@ class Progress:
         return sum(self.seconds) / len(self.seconds) * -(-to_come // self.workers)
 
 
-def grid_values(parameter: runs.Parameter, text: str) -> list[Any]:
+def grid_values(parameter: Parameter, text: str) -> list[Any]:
     """The values that --grid NAME=TEXT gives a parameter: one run each, cast as --set casts them.
 
     Commas separate runs; ``first..last`` is a run for each whole number. For a list parameter each
@@ -92,7 +93,7 @@ def plan(
 
     fixed: what --set says, for all runs. grid: name and text of every --grid.
     """
-    known, slug = runs.inspect(notebook), runs.NOTEBOOK.fullmatch(notebook.stem)[2]
+    known, slug = inspect(notebook), runs.NOTEBOOK.fullmatch(notebook.stem)[2]
     base = runs.settle(notebook, profile, fixed)
     taken = list(dict.fromkeys(runs.pick(known, name, slug).name for name in fixed))
     axes: dict[str, list] = {}

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from . import records, runs
+from .parameters import inspect
 
 STUB = {
     "code": "# Your answer to the exercises above; the solution copy has one.",
@@ -51,7 +52,7 @@ def teach(notebook: Path, folder: Path, root: Path, force: bool = False) -> tupl
         raise runs.BadInput(f"--to {folder.name}: a file, not a folder")
     if folder == (root / "notebooks").resolve():
         raise runs.BadInput(f"--to {folder.name}: copies there would be taken for papers")
-    runs.inspect(notebook)
+    inspect(notebook)
     book = json.loads(notebook.read_text())
     copies = {"student": student(book), "solution": book}
     paths = {kind: folder / f"{notebook.stem}_{kind}.ipynb" for kind in copies}

@@ -20,6 +20,7 @@ import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paperlab import cli, records, runs
+from paperlab.parameters import Parameter, inspect
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = runs.notebooks(ROOT)
@@ -32,7 +33,7 @@ NO_NUMBER = [
 ]  # fmt: skip
 
 
-def outside(parameter: runs.Parameter) -> list[str]:
+def outside(parameter: Parameter) -> list[str]:
     """Numbers just beyond a parameter's bounds, and far beyond."""
     found = []
     for bound, sign in ((parameter.low, -1), (parameter.high, 1)):
@@ -45,7 +46,7 @@ def outside(parameter: runs.Parameter) -> list[str]:
     return found
 
 
-def wrong_values(parameter: runs.Parameter) -> dict[str, list[str]]:
+def wrong_values(parameter: Parameter) -> dict[str, list[str]]:
     """What a parameter must not take, of another type and of another value."""
     inside = parameter.type.removeprefix("list[").removesuffix("]")
     kinds = {
@@ -158,7 +159,7 @@ def refused(door, stem: str, name: str, value: str) -> None:
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
 def test_what_is_wrong_is_refused(door, path):
-    for name, parameter in runs.inspect(path).items():
+    for name, parameter in inspect(path).items():
         for wrong in wrong_names(name):
             refused(door, path.stem, wrong, json.dumps(parameter.default))
         for wrong in (w for kind in wrong_values(parameter).values() for w in kind):
@@ -185,7 +186,7 @@ NASTY = st.one_of(
 @given(data=st.data(), text=NASTY, key=st.one_of(st.none(), NASTY))
 def test_any_text_is_refused_or_arrives_as_its_type(door, data, text, key):
     path = data.draw(st.sampled_from(BOOKS), label="notebook")
-    known = runs.inspect(path)
+    known = inspect(path)
     name = data.draw(st.sampled_from(sorted(known)), label="name")
     written = name if key is None else key
     code, lines, taken = door("run", path.stem, "--set", f"{written}={text}")
@@ -226,7 +227,7 @@ def test_the_same_in_a_process_of_its_own(home, words, said):
 
 def test_the_readme_tells_how_much_is_tried(record_property):
     """As a lower bound and not far from it: a paper more must not need another README."""
-    parameters = [p for path in BOOKS for p in runs.inspect(path).values()]
+    parameters = [p for path in BOOKS for p in inspect(path).values()]
     names = sum(len(wrong_names(p.name)) for p in parameters)
     values = [wrong_values(p) for p in parameters]
     types, ranges = (sum(len(v[kind]) for v in values) for kind in ("type", "value"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from paperlab import records, runs
+from paperlab.parameters import inspect
 
 ROOT = records.project_root(Path(__file__))
 BOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -45,7 +46,7 @@ def test_no_paths_of_a_machine_and_no_installs(path):
 
 
 def test_parameters_can_be_read_and_something_is_checked(path):
-    parameters = runs.inspect(path)
+    parameters = inspect(path)
     assert 1 <= len(parameters) <= 12
     assert all(p.meaning for p in parameters.values())
     tags = [t for c in cells(path) for t in c["metadata"].get("tags", [])]

@@ -1,8 +1,8 @@
-"""What is measured and told in the README: each part measures one thing beside a peer.
+"""Speed beside a peer: each part measures one thing.
 
 A part is a module here with ``measure() -> dict`` and ``markdown(found) -> str``. Its record goes to
 data/reference/bench_PART.json and its table between ``<!-- bench PART -->`` and
-``<!-- /bench PART -->`` in the README.
+``<!-- /bench PART -->`` in data/reference/BENCH.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import machine, records
+from ..index import between
 
 ROOT = Path(__file__).resolve().parents[3]
 PARTS = ("training", "startup", "preparation", "sequences", "environments", "alignment")
@@ -35,8 +36,11 @@ def main(parts: list[str]) -> None:
         print(text)
         path = ROOT / "data/reference" / f"bench_{name}.json"
         records.write(path, found)
-        if not rewrite(ROOT / "README.md", name, text):
-            print(f"README.md holds no markers of {name}: left as it is.")
+        page = ROOT / "data/reference/BENCH.md"
+        text = between(page.read_text(), f"bench {name}", text)
+        if text is None:
+            raise ValueError(f"{page.name} holds no markers of {name}")
+        page.write_text(text)
 
 
 def versions() -> dict[str, str]:
@@ -52,14 +56,3 @@ def versions() -> dict[str, str]:
 def caption(found: dict) -> str:
     packages = ", ".join(f"{p} {v}" for p, v in found["versions"].items())
     return f"{found['machine']}, {found['date']}; {packages}."
-
-
-def rewrite(file: Path, name: str, text: str) -> bool:
-    """Put a text between the markers of a part; False, and nothing done, when the file has none."""
-    opening, closing = f"<!-- bench {name} -->", f"<!-- /bench {name} -->"
-    before, opened, rest = file.read_text().partition(opening) if file.is_file() else ("",) * 3
-    _, closed, after = rest.partition(closing)
-    if not opened or not closed:
-        return False
-    file.write_text(f"{before}{opening}\n{text}\n{closing}{after}")
-    return True

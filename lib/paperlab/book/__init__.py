@@ -16,18 +16,9 @@ import tempfile
 from pathlib import Path
 
 from .. import plots, runs
+from ..index import by_family
+from ..manifest import Manifest, every
 
-GROUPS = {  # a number's first digit -> the words of the start page
-    "1": "Click-through-rate backbones",
-    "2": "User interest and sequences",
-    "3": "Feedback and conversion",
-    "4": "Retrieval",
-    "5": "Reinforcement learning",
-    "6": "Alignment",
-    "7": "Reasoning with verifiable rewards",
-    "8": "Structure and everything else",
-    "9": "Evaluation",
-}
 NO_KERNEL = (
     "*These pages have no kernel, so the sliders are not here: this is the figure at their start "
     "values. `make lab` opens the notebook with them.*"
@@ -83,7 +74,7 @@ def build(root: Path, target: Path) -> list[Path]:
                 picture = base64.b64decode(output["data"]["image/png"])
                 (site / "figures" / f"{path.stem}_{name}.png").write_bytes(picture)
             if path.stem == start:
-                book["cells"].append(contents(notebooks[1:]))
+                book["cells"].append(contents(every(root)))
             (source / path.name).write_text(json.dumps(page(book, path.stem)))
         warnings = io.StringIO()
         settings = SETTINGS | {"root_doc": start, "html_static_path": _static()}
@@ -123,16 +114,13 @@ def page(book: dict, stem: str) -> dict:
     return book
 
 
-def contents(notebooks: list[Path]) -> dict:
+def contents(manifests: list[Manifest]) -> dict:
     """The cell that names all pages but the first, in order, for the list beside every page."""
     lines = []
-    for digit, caption in GROUPS.items():
-        group = [path for path in notebooks if path.stem.startswith(digit)]
-        if group:
-            lines += ["```{toctree}", ":hidden:", f":caption: {caption}", ""]
-            # a question after the colon is for the page's head, too long for the list
-            lines += [f"{runs.card(p)['title'].split(':')[0]} <{p.stem}>" for p in group]
-            lines += ["```", ""]
+    for caption, group in by_family(manifests):
+        lines += ["```{toctree}", ":hidden:", f":caption: {caption}", ""]
+        lines += [f"{m.number} · {m.name} <{m.stem}>" for m in group]
+        lines += ["```", ""]
     cell = {"id": "contents", "cell_type": "markdown", "metadata": {}}
     return cell | {"source": "\n".join(lines)}
 

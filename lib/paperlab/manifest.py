@@ -1,0 +1,236 @@
+"""One manifest a paper, ``notebooks/NNN_slug.toml``: what cards, lists, runs and figures share.
+
+Keys of a manifest; all but ``note``, ``colours``, ``profiles`` and ``measured`` must be there:
+
+    name        short name of the paper, as in the notebook's heading
+    question    the heading's question
+    title, authors, venue, arxiv    the paper's; arxiv is a list of ids, empty where there is none
+    claim       the paper's claim in one sentence
+    status      one of STATUSES; drafts are not listed by `paperlab index`
+    family      a folder of FAMILIES
+    module      the paper's file, as a dotted name below paperlab
+    quick_data  what the quick run reads
+    data        names of the catalogue's sets that some profile reads, NAME or NAME/PART
+    note        paragraphs under the card: what is the paper's, what is reconstructed
+    [colours]           method = "#rrggbb"
+    [profiles.NAME]     parameter = value, for the parameters that differ from the quick run's
+    [measured.NAME]     seconds and memory_mb (peak) of a profile, last measured
+
+A notebook with the status "no paper" leaves out title, authors, venue, arxiv and module.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .parameters import BadInput, Parameter, inspect, pick
+
+
+class Family(NamedTuple):
+    """A folder of lib/paperlab and the words that readers see."""
+
+    folder: str
+    caption: str
+
+
+FAMILIES = {  # a number's first digit -> its family; the only such list
+    "1": Family("ctr", "Click-through-rate models"),
+    "2": Family("interest", "User interest and sequences"),
+    "3": Family("feedback", "Feedback and conversion"),
+    "4": Family("retrieval", "Retrieval"),
+    "5": Family("rl", "Reinforcement learning"),
+    "6": Family("align", "Alignment"),
+    "7": Family("rlvr", "Reasoning with verifiable rewards"),
+    "8": Family("structure", "Structure"),
+    "9": Family("evaluation", "Evaluation"),
+}
+STATUSES = ("reproduction", "partial", "our reading of the abstract", "draft", "no paper")
+OF_A_PAPER = ("title", "authors", "venue", "arxiv", "module")
+OPTIONAL = ("note", "colours", "profiles", "measured")
+NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
+MEASURES = {"seconds", "memory_mb"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says; see the keys above. stem: NNN_slug."""
+
+    stem: str
+    name: str
+    question: str
+    claim: str
+    status: str
+    family: str
+    quick_data: str
+    data: list[str]
+    title: str = ""
+    authors: str = ""
+    venue: str = ""
+    arxiv: list[str] = field(default_factory=list)
+    module: str = ""
+    note: str = ""
+    colours: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def number(self) -> str:
+        return self.stem[:3]
+
+    @property
+    def slug(self) -> str:
+        return self.stem[4:]
+
+    @property
+    def heading(self) -> str:
+        return f"{self.number} · {self.name}: {self.question}"
+
+    def profile(self, name: str, known: dict[str, Parameter]) -> dict[str, Any]:
+        """A profile's values as the types of the notebook's parameters; "quick" has none.
+
+        Raises BadInput for an unknown profile, and for a parameter or a value that does not fit.
+        """
+        if name != "quick" and name not in self.profiles:
+            names = ", ".join(["quick", *self.profiles])
+            raise BadInput(f"{self.slug} has no profile {name!r}; it has: {names}")
+        values = {}
+        for key, value in self.profiles.get(name, {}).items():
+            try:
+                parameter = pick(known, key, self.slug)
+                values[parameter.name] = parameter.cast(value)
+            except BadInput as error:
+                raise BadInput(f"{self.stem}.toml: profiles.{name}: {error}") from None
+        return values
+
+
+def read(path: Path) -> Manifest:
+    """A manifest file by itself; raises BadInput, which names the file and the key."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(f"{path.name} is missing: every notebook but 000 has a manifest") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path.name}: not TOML: {str(error).splitlines()[0]}") from None
+    if not NOTEBOOK.fullmatch(path.stem):
+        raise BadInput(f"{path.name}: a manifest is called NNN_slug.toml, as its notebook is")
+    kinds = {f.name: f.type for f in fields(Manifest) if f.name != "stem"}
+    for key, value in table.items():
+        if key not in kinds:
+            raise BadInput(f"{path.name}: {key}: unknown key; there are {', '.join(kinds)}")
+        if not _fits(value, kinds[key]):
+            raise BadInput(f"{path.name}: {key}: must be {kinds[key]}, not {str(value)[:40]!r}")
+        if kinds[key] == "str" and key != "note" and (set("|\n") & set(value) or not value.strip()):
+            raise BadInput(f"{path.name}: {key}: must be one line of text without |")
+    optional = {*OPTIONAL, *(OF_A_PAPER if table.get("status") == "no paper" else ())}
+    for key in kinds:
+        if key not in table and key not in optional:
+            raise BadInput(f"{path.name}: {key}: missing")
+    manifest = Manifest(stem=path.stem, **table)
+    _check_values(manifest, path.name)
+    return manifest
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value of TOML has the type that a field of `Manifest` names."""
+    if kind == "str":
+        return isinstance(value, str)
+    if kind == "list[str]":
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    inside = kind.removeprefix("dict[str, ").removesuffix("]")
+    if not isinstance(value, dict):
+        return False
+    if inside == "Any":
+        return True
+    if inside == "float":
+        return all(isinstance(v, int | float) and not isinstance(v, bool) for v in value.values())
+    return all(_fits(v, inside) for v in value.values())
+
+
+def _check_values(manifest: Manifest, file: str) -> None:
+    folders = [family.folder for family in FAMILIES.values()]
+    if manifest.status not in STATUSES:
+        raise BadInput(f"{file}: status: must be one of {', '.join(STATUSES)}")
+    if manifest.family not in folders:
+        raise BadInput(f"{file}: family: must be one of {', '.join(folders)}")
+    for name in manifest.arxiv:
+        if not re.fullmatch(r"\d{4}\.\d{4,5}", name):
+            raise BadInput(f"{file}: arxiv: an id is like 2604.08011, not {name[:40]!r}")
+    for method, code in manifest.colours.items():
+        if not re.fullmatch(r"#[0-9a-f]{6}", code):
+            raise BadInput(f"{file}: colours.{method}: must be like #1f77b4, not {code[:40]!r}")
+    if "quick" in manifest.profiles:
+        raise BadInput(f"{file}: profiles.quick: the notebook's own values are the quick profile")
+    for profile, numbers in manifest.measured.items():
+        if not set(numbers) <= MEASURES or not all(v > 0 for v in numbers.values()):
+            raise BadInput(f"{file}: measured.{profile}: must be seconds and memory_mb above 0")
+
+
+def notebooks(root: Path) -> list[Path]:
+    """The project's NNN_slug.ipynb, in order; copies such as 101_ssr-Copy1.ipynb are left out."""
+    books = sorted((root / "notebooks").glob("*.ipynb"))
+    return [path for path in books if NOTEBOOK.fullmatch(path.stem)]
+
+
+def every(root: Path) -> list[Manifest]:
+    """All manifests in the order of their numbers, checked against each other and their notebooks.
+
+    Raises BadInput for what `read` and `colours` refuse, a notebook without a manifest or the
+    reverse (000, the start page, has none), two notebooks of one number or slug, and a profile that
+    does not fit its notebook's parameters.
+    """
+    books = [path for path in notebooks(root) if path.stem[:3] != "000"]
+    manifests = [read(path.with_suffix(".toml")) for path in books]
+    colours(root)
+    stems = {path.stem for path in books}
+    for path in sorted((root / "notebooks").glob("*.toml")):
+        if path.stem not in stems:
+            raise BadInput(f"{path.name}: there is no {path.stem}.ipynb beside it")
+    for part in ("number", "slug"):
+        seen: dict[str, str] = {}
+        for manifest in manifests:
+            value = getattr(manifest, part)
+            if value in seen:
+                raise BadInput(f"{manifest.stem}.toml: {part}: {seen[value]}.toml has {value} too")
+            seen[value] = manifest.stem
+    for path, manifest in zip(books, manifests, strict=True):
+        known = inspect(path) if manifest.profiles else {}
+        for profile in manifest.profiles:
+            manifest.profile(profile, known)
+    return manifests
+
+
+@functools.cache
+def colours(root: Path) -> dict[str, str]:
+    """Method -> colour, from all manifests; read once a process.
+
+    Raises BadInput where a method has two colours, or two methods of a family share one.
+    """
+    found: dict[str, tuple[str, str]] = {}  # method -> colour, file
+    owners: dict[tuple[str, str], str] = {}  # family, colour -> method
+    for path in sorted((root / "notebooks").glob("*.toml")):
+        manifest = read(path)
+        for method, code in manifest.colours.items():
+            other, file = found.setdefault(method, (code, path.name))
+            if other != code:
+                raise BadInput(f"{path.name}: colours.{method}: {code}, but {other} in {file}")
+            owner = owners.setdefault((manifest.family, code), method)
+            if owner != method:
+                raise BadInput(f"{path.name}: colours.{method}: {code} is the colour of {owner}")
+    return {method: code for method, (code, _) in found.items()}
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder above (the current one, then this file) with notebooks/ and pyproject.toml.
+
+    Raises FileNotFoundError when there is none.
+    """
+    for place in (start or Path.cwd(), Path(__file__)):
+        for folder in (place.resolve(), *place.resolve().parents):
+            if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+                return folder
+    raise FileNotFoundError("no Paperlab project here: a folder with notebooks/ and pyproject.toml")

@@ -1,0 +1,165 @@
+"""Typed parameters of a notebook: read from its one cell tagged ``parameters``, cast, refused in one line.
+
+The cell has lines
+
+    name: type = literal  # meaning (unit, lowest..highest)
+
+where the range, and either end of it, may be missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import json
+import math
+import re
+import tokenize
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+LONGEST = 10_000  # of a list written as first..last
+RANGE = re.compile(r"(-?[\d_.]*?\d)?\.\.(-?\d[\d_.]*)?\)?\s*$")
+
+
+class BadInput(ValueError):
+    """A user's mistake, told in one line that lists what is right."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the parameters cell. ``low`` and ``high`` bound numbers, also inside lists."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+
+    def cast(self, text: Any) -> Any:
+        """A value from the command line or from a manifest; raises BadInput."""
+        inside = self.type.removeprefix("list[").removesuffix("]")
+        value = text
+        if isinstance(text, str) and self.type != "str":
+            span = re.fullmatch(r"(\d{1,12})\.\.(\d{1,12})", text)
+            if span and self.type == "list[int]":
+                first, last = int(span[1]), int(span[2])
+                if not 0 <= last - first < LONGEST:
+                    raise self._bad(text)
+                value = list(range(first, last + 1))
+            else:
+                value = _literal(text)
+        if inside != self.type and isinstance(value, (list, tuple)):
+            value = [self._one(v, inside, text) for v in value]
+            if not value and self.default:  # only what is empty by default may be empty
+                raise self._bad(text)
+        elif inside != self.type:
+            raise self._bad(text)
+        else:
+            value = self._one(value, inside, text)
+        return value
+
+    def _one(self, value: Any, kind: str, text: Any) -> Any:
+        wanted = TYPES[kind]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            try:
+                value = float(value)
+            except OverflowError:
+                raise self._bad(text) from None
+        if type(value) is not wanted:
+            raise self._bad(text)
+        if wanted in (int, float):
+            inside = (self.low is None or value >= self.low) and (
+                self.high is None or value <= self.high
+            )
+            if not inside or (wanted is float and not math.isfinite(value)):
+                raise self._bad(text)
+        return value
+
+    def _bad(self, text: Any) -> BadInput:
+        low, high = ("" if v is None else f"{v:,.10g}" for v in (self.low, self.high))
+        span = f" in {low}..{high}" if low or high else ""
+        return BadInput(
+            f"{self.name}={str(text)[:60]}: {self.name} takes {self.type}{span}, like {self.default!r}"
+        )
+
+
+def inspect(notebook: Path) -> dict[str, Parameter]:
+    """The parameters of a notebook; raises BadInput where the cell does not read as it should."""
+    return _parameters(notebook.name, notebook.read_bytes()).copy()
+
+
+@lru_cache(maxsize=16)  # a sweep inspects one text at every run, and tests at every value
+def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
+    """`inspect` of a file's name and text."""
+    try:
+        cells = json.loads(text)["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{name} is not a notebook: its JSON has no cells") from None
+    cells = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if len(cells) != 1:
+        raise BadInput(f"{name}: {len(cells)} cells tagged parameters, there must be one")
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(cells[0]).readline))
+        lines = ast.parse(cells[0]).body
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise BadInput(f"{name}, parameters: not Python: {error.args[0]}") from None
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    found = {}
+    for line in lines:
+        typed = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        kind = ast.unparse(line.annotation) if typed else ""
+        if kind.removeprefix("list[").removesuffix("]") not in TYPES or line.value is None:
+            raise BadInput(
+                f"{name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
+                f"with a type of {', '.join(TYPES)} or list[...] of one"
+            )
+        comment = comments.get(line.lineno, "")
+        span = RANGE.search(comment)
+        low, high = (
+            (float(g.replace("_", "")) if g else None for g in span.groups())
+            if span
+            else (None, None)
+        )
+        known = line.target.id
+        try:
+            default = ast.literal_eval(line.value)
+        except (ValueError, TypeError):
+            raise BadInput(f"{name}, parameters: {known} is not a literal") from None
+        found[known] = Parameter(known, kind, default, comment, low, high)
+        found[known].cast(default)
+    return found
+
+
+def pick(known: dict[str, Parameter], name: str, slug: str) -> Parameter:
+    """The parameter of that name, in whatever case; raises BadInput with the nearest one."""
+    match = next((n for n in known if n.lower() == str(name).lower()), None)
+    if match is None:
+        near = difflib.get_close_matches(str(name).lower(), known, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise BadInput(f"{slug} has no parameter {name!r}{hint}; it has: {', '.join(known)}")
+    return known[match]
+
+
+def _literal(text: str) -> Any:
+    """What `_word` reads; a list may hold bare words, as shells eat quotes, but no lists."""
+    value = _word(text)
+    if value == text and re.fullmatch(r"\[[^][{}'\"]*\]", text):
+        return [_word(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    return value
+
+
+def _word(text: str) -> Any:
+    """A Python literal, true or false in whatever case, or the text itself."""
+    try:
+        with warnings.catch_warnings():  # of odd escapes and numbers: what counts is what comes out
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text.lower() == "true" if text.lower() in ("true", "false") else text
