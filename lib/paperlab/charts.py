@@ -82,7 +82,8 @@ def forest(
         if band:
             ends = {"x0": -band, "x1": band, "y0": i - 0.5, "y1": i + 0.5, "layer": "below"}
             figure.add_shape(type="rect", fillcolor="#e9ecef", line_width=0, **ends)
-    figure.add_vline(x=0, line_dash="dot", line_color="#333333")
+    ends = {"x0": 0, "x1": 0, "y0": -0.5, "y1": len(names) - 0.5, "layer": "between"}
+    figure.add_shape(type="line", line={"dash": "dot", "color": "#333333"}, **ends)
     ends = [r[k] for r in rows for k in ("value", "low", "high") if _finite(r[k])]
     ends += [0.0, *(sign * b for b in bands.values() if b for sign in (1.2, -1.2))]
     margin = 0.05 * (max(ends) - min(ends)) or 1.0
@@ -147,7 +148,7 @@ def curves(
     named = isinstance(next(iter(place)), str)
     step = min(0.5 * gap / len(methods), 0.1 if named else 0.012 * span * len(panels))
     back = (lambda v: 10**v) if "x" in log else (lambda v: v)
-    titles = [f"{plots.heading(panel, headings)} {p}" if plots.is_number(p) else str(p) for (p,) in panels] if panel else None  # fmt: skip
+    titles = [f"{plots.heading(panel, headings)} {plots.number(p)}" if plots.is_number(p) else str(p) for (p,) in panels] if panel else None  # fmt: skip
     figure = make_subplots(
         1, len(panels), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.04
     )
@@ -301,8 +302,8 @@ def _of_claims(judged, headings) -> tuple[list[dict], str]:
             rows.append({"row": len(rows), "label": told, "group": None, "value": scale * float(c.estimate.value), "low": ends[0], "high": ends[1], "method": str((c.source or {}).get("a", c.label)), "delta": claim.delta if alike else 1.0})  # fmt: skip
     metric = plots.heading(claims[0].metric, headings)
     lower = ", lower is better" if claims[0].better == "lower" else ""
-    axis = f"difference in {metric}{lower}" if alike else "difference in units of delta, right: for the claim"  # fmt: skip
-    return rows, f"{html.escape(axis, quote=False)} (bars: 95 % intervals)"
+    axis = f"difference in {metric}{lower}" if alike else "difference in units of the smallest effect that matters; right: for the claim"  # fmt: skip
+    return rows, f"{html.escape(axis, quote=False)}{' ' if alike else '<br>'}(bars: 95 % intervals)"
 
 
 def _axis(values: Sequence, x: str, log: bool) -> tuple[dict, dict]:
