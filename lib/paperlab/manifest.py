@@ -187,7 +187,7 @@ def every(root: Path) -> list[Manifest]:
     manifests = [read(path.with_suffix(".toml")) for path in books]
     colours(root)
     stems = {path.stem for path in books}
-    for path in sorted((root / "notebooks").glob("*.toml")):
+    for path in sorted((root / "notebooks").glob("[0-9]*.toml")):
         if path.stem not in stems:
             raise BadInput(f"{path.name}: there is no {path.stem}.ipynb beside it")
     for part in ("number", "slug"):
@@ -212,7 +212,7 @@ def colours(root: Path) -> dict[str, str]:
     """
     found: dict[str, tuple[str, str]] = {}  # method -> colour, file
     owners: dict[tuple[str, str], str] = {}  # family, colour -> method
-    for path in sorted((root / "notebooks").glob("*.toml")):
+    for path in sorted((root / "notebooks").glob("[0-9]*.toml")):
         manifest = read(path)
         for method, code in manifest.colours.items():
             other, file = found.setdefault(method, (code, path.name))
