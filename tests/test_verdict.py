@@ -316,8 +316,8 @@ def test_show_prints_one_table(monkeypatch):
     (frame,) = seen
     assert frame.columns[1] == "difference [interval: Student's t over pairs, Student's t of log ratios; Holm over 6]"  # fmt: skip
     assert frame["smallest effect that matters"][0] == "0.01 auc"
-    assert frame["outcome"][1] == "**supported**"
-    assert frame["outcome"][3].startswith("**unresolved** (power ")
+    assert (frame["outcome"][1], frame["note"][1]) == ("supported", "")
+    assert frame["outcome"][3] == "unresolved" and frame["note"][3].startswith("power ")
 
 
 def test_claims_on_test_units_are_found_again_from_their_file(tmp_path):

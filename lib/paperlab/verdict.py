@@ -297,10 +297,10 @@ def show(record: Record, claims: Sequence[Claim]) -> list[Judged]:
     tested = sum(c.kind != "exact" for claim in claims for c in claim.comparisons)
     head = f"difference [interval: {', '.join(kinds.values())}; Holm over {tested}]"
     rows = [
-        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", f"**{j.outcome}**" + f" ({j.note})" * bool(j.note))
+        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", j.outcome, j.note)
         for j in judged
-    ]  # fmt: skip
-    columns = ["claim", head, "smallest effect that matters", "outcome"]
+    ]
+    columns = ["claim", head, "smallest effect that matters", "outcome", "note"]
     plots.table(pl.DataFrame(rows, columns, orient="row"))
     return judged
 
