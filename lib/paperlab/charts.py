@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import plots
-from .summaries import FEWEST, collect, interval
+from . import intervals, plots
+from .summaries import collect, interval
 from .summaries import differences as differences  # notebooks find it beside `forest`
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def curves(
     figure.update_annotations(font_size=13)
     figure.update_xaxes(title=plots.heading(x, headings), zeroline=False, **ticks)
     figure.update_yaxes(type="log" if "y" in log else "linear", exponentformat="power")
-    bars = max(counts) >= FEWEST
+    bars = max(counts) >= intervals.FEWEST
     words = plots.heading(y, headings) + (" (bars: 95 % intervals)" if bars else "")
     figure.update_yaxes(title=words, col=1)
     kind = "geometric mean" if "y" in log else "mean"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FEWEST = 3  # values below which there is no interval
+from . import intervals
 
 
 def collect(rows: Sequence[dict], metric: str, *columns: str, pair: str = "seed") -> dict:
@@ -40,16 +40,14 @@ def interval(
     log: take the geometric mean; a value of 0 or less is missing then. The ends are None with fewer
     than 3 values or a missing one; a missing value makes the mean NaN.
     """
-    from scipy.special import stdtrit
-
     values = np.asarray(values, float)
     values = np.where(np.isfinite(values), values, np.nan)
     if log:
         values = np.log(np.where(values > 0, values, np.nan))
     n, mean = len(values), values.mean()
     half = math.nan
-    if n >= FEWEST:
-        half = stdtrit(n - 1, 0.975) * values.std(ddof=1) / n**0.5
+    if n >= intervals.FEWEST:
+        half = intervals.t_quantile(n - 1) * values.std(ddof=1) / n**0.5
     ends = [float(np.exp(v) if log else v) for v in (mean, mean - half, mean + half)]
     return ends[0], *(v if math.isfinite(v) else None for v in ends[1:])
 
@@ -68,9 +66,9 @@ def differences(
     rows: one a method (column ``by``), seed (column ``pair``) and group (column ``group``).
     against: the method that the others are compared with.
     Each result has name, group, value, low, high, against and metric. Its ends are None with fewer
-    than 3 pairs, with a missing value, and where all differences are equal but not 0: they say
-    nothing of their error. Raises ValueError for an absent rival, two rows for one pair and a pair
-    without rival.
+    than 3 pairs, with a missing value, and where all differences are equal (`intervals.paired`):
+    they say nothing of their error.
+    Raises ValueError for an absent rival, two rows for one pair and a pair without rival.
     """
     columns = [c for c in (group, by) if c]
     values = collect(rows, metric, *columns, pair=pair)
@@ -85,10 +83,8 @@ def differences(
         if mine.keys() != rival.keys():
             lone = min(mine.keys() ^ rival.keys(), key=str)
             raise ValueError(f"{pair} {lone!r} has only one of {name} and {against}{where}")
-        gaps = np.array([mine[p] - rival[p] for p in mine])
-        value, low, high = interval(gaps)
-        if gaps.any() and np.ptp(gaps) <= 1e-12 * np.abs(gaps).max():
-            low = high = None
-        kept = {"name": name, "group": place[0] if place else None, "value": value}
+        gap = intervals.paired([mine[p] for p in mine], [rival[p] for p in mine])
+        low, high = map(float, gap.interval()) if math.isfinite(gap.se) else (None, None)
+        kept = {"name": name, "group": place[0] if place else None, "value": float(gap.value)}
         found.append(kept | {"low": low, "high": high, "against": against, "metric": metric})
     return found
