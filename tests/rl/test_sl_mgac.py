@@ -202,7 +202,7 @@ def test_what_each_loss_may_teach():
 
 def test_critics_learn_in_turn_and_the_idle_one_does_not_move():
     agent, batch = agent_of(), batch_of()
-    optimizer = agent.configure_optimizers()
+    optimizer = torch.optim.Adam(agent.parameters(), lr=agent.lr)
     for step in range(4):
         before = [[p.clone() for p in c.parameters()] for c in agent.critics]
         optimizer.zero_grad(set_to_none=True)

@@ -174,7 +174,7 @@ class RLIVUA(OfflineAgent):
         super().__init__(gamma, lr)
         checks.one_of(TRANSFERS, transfer=transfer)
         checks.one_of(SUPERVISION, supervision=supervision)
-        if not costs or not min(costs) >= 0:
+        if not costs or not all(0 <= cost < float("inf") for cost in costs):
             raise ValueError(f"costs must be numbers, at least 0, one an action, got {costs}")
         self.supervision, self.survival = supervision, survival
         self.register_buffer("weights", torch.tensor(WEIGHTS), persistent=False)

@@ -116,7 +116,6 @@ def test_whole_sessions_land_on_their_values():
         (np.ones(first.sum()), want.requests),
         (log["action"][first] * 1.0, want.insertion_rate * want.requests),
         (log["paper"][first] * weights, discounted),
-        (log["return_day"][first] > 0, want.return_rate),
     ):
         total = np.bincount(log["session"][first], amount, 1000)
         error = np.sqrt(sum(total[group == g].var() / (group == g).sum() for g in range(6))) / 6
@@ -142,6 +141,10 @@ def test_a_log_has_the_models_frequencies():
     assert not (log["done"] & log["truncated"]).any()
     back = log["return_day"]
     assert not back[~log["done"]].any() and back.max() == 7
+    tired, chance = log["done"] & (state % 5 == 4), 1 - (0.8 - 0.12 * 4)
+    for day in range(1, 8):  # geometric; who has not returned after seven days never does
+        want = chance ** (day - 1) * (1 - chance)
+        assert (back[tired] == day).mean() == pytest.approx(want, abs=4 / tired.sum() ** 0.5)
 
 
 def test_the_next_request_of_a_session_starts_where_the_last_one_ended():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GROUPS = ("Core", "Gift", "Potential_old", "Potential_new", "Long_old", "Long_new")
 G, L, S = len(GROUPS), 3, 5
 N = G * L * S
-SIGNALS = ("paper", "live", "app", "requests", "insertions", "returns")
+SIGNALS = ("paper", "live", "app", "requests", "insertions")
 REWARDS = SIGNALS[:3]  # sigma(.1 (T - v)), T - v = -13 without an insertion; live, app minutes
 NOT_INSERTED = 13.0  # seconds that the paper's reward subtracts for a page without a stream
 VIDEOS = 8  # a request
@@ -47,7 +47,6 @@ class Session(NamedTuple):
     live_minutes: Float[np.ndarray, " G"]
     requests: Float[np.ndarray, " G"]
     insertion_rate: Float[np.ndarray, " G"]
-    return_rate: Float[np.ndarray, " G"]  # users who come back before they count as churned
 
 
 class LiveModel:
@@ -92,8 +91,8 @@ class LiveModel:
         self.R = self._rewards()
         self.moves = self._moves()  # before leaving and discount
 
-    def _rewards(self) -> Float[np.ndarray, "6 2 S"]:
-        """Expected signals of a request: paper reward, live, app, request, insertion, return."""
+    def _rewards(self) -> Float[np.ndarray, "5 2 S"]:
+        """Expected signals of a request: paper reward, live, app, request, insertion."""
         seconds, weight = watch_grid(self.watch)  # (G, n)
         e, v, b = self.p_engage, self.v, BORED
         gain = sigmoid(0.1 * (seconds[self.group] - v[:, None]))
@@ -108,7 +107,6 @@ class LiveModel:
         R[2, 0] = VIDEOS * v / 60
         R[2, 1] = ((VIDEOS - 1) * v + watched) / 60
         R[3] = R[4, 1] = 1
-        R[5] = self.p_leave * (1 - (1 - self.p_return) ** CHURN_AFTER)
         return R
 
     def _moves(self) -> Float[np.ndarray, "2 S S"]:
@@ -156,7 +154,7 @@ class LiveModel:
         exact = self.exact_values(policy, discount=1.0)
         V = {signal: values[self.starts()] for signal, values in exact.items()}
         rate = V["insertions"] / V["requests"]
-        return Session(V["app"], V["live"], V["requests"], rate, V["returns"])
+        return Session(V["app"], V["live"], V["requests"], rate)
 
     def starts(self) -> Int[np.ndarray, " G"]:
         """The state in which a session of each group starts: l = 1, s = 0."""

@@ -167,5 +167,5 @@ def numbers(name: str, value, interval: str, length: int | None = None) -> np.nd
     if length is not None and array.shape != (length,):
         raise ValueError(f"{name} must hold {length} numbers, got {value}")
     for each in array.flat:
-        checks.inside(interval, **{name: each})
+        checks.inside(interval, **{name: float(each)})
     return array
