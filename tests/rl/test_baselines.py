@@ -1,16 +1,19 @@
-"""Baselines and the training call, against a small decision process that is solved exactly."""
+"""Baselines and what agents share, against a small decision process that is solved exactly."""
+
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from paperlab import loop
 from paperlab.rl.baselines.bcq import BCQ
 from paperlab.rl.baselines.cql import CQL
 from paperlab.rl.baselines.dqn import DQN
-from paperlab.rl.baselines.ranker import MyopicRanker
 from paperlab.rl.baselines.sac import DiscreteSAC
-from paperlab.rl.offline import Draws, Follower, Lookup, OfflineAgent, chosen, fit
-from paperlab.rl.worlds import tabular
+from paperlab.rl.offline import Draws, Lookup, OfflineAgent, TargetNetwork, q_of_action
 
+fit = partial(loop.fit, accelerator="cpu", precision="32-true")
 S, A, GAMMA = 4, 2, 0.8
 
 
@@ -43,8 +46,11 @@ FAST = {"widths": (), "lr": 0.01, "gamma": GAMMA, "tau": 0.1}
 
 
 def optimal_q(P, R, gamma=GAMMA):
-    V = tabular.value_iteration(gamma * P, R)
-    return tabular.action_values(gamma * P, R, V).T
+    """By value iteration, which shares nothing with the library's policy iteration."""
+    Q = np.zeros_like(R)
+    for _ in range(300):
+        Q = R + gamma * P @ Q.max(0)
+    return Q.T
 
 
 @pytest.mark.parametrize("make", [DQN, lambda *a, **k: BCQ(*a, threshold=0.0, **k)])
@@ -114,29 +120,29 @@ def test_cql_lowers_what_the_log_hardly_does_and_is_dqn_at_zero():
         with torch.no_grad():
             gaps[alpha] = (agent.q(EVERY)[:, 1] - agent.q(EVERY)[:, 0]).mean().item()
     assert gaps[1.0] < gaps[0.0] - 0.5
-    batch = next(iter(Draws(log_of(P, R), 1, 64, [0])))
+    batch = next(iter(Draws(log_of(P, R), 64, [0])))
     torch.manual_seed(0)
     plain = DQN(S, A)
     torch.manual_seed(0)
     assert torch.equal(plain.loss(batch, 0), CQL(S, A, alpha=0.0).loss(batch, 0))
 
 
-def test_the_myopic_ranker_learns_rewards_only():
+def test_without_a_future_dqn_is_the_myopic_ranker():
     P, R = process()
     torch.manual_seed(0)
-    agent = MyopicRanker(S, A, widths=(), lr=0.02)
+    agent = DQN(S, A, widths=(), lr=0.02, gamma=0.0)
     fit(agent, log_of(P, R), steps=500, batch_size=512)
     with torch.no_grad():
         np.testing.assert_allclose(agent.q(EVERY), R.T, atol=0.03)
 
 
-def test_a_follower_moves_a_share_of_the_way_and_learns_nothing():
+def test_a_target_network_moves_a_share_of_the_way_and_learns_nothing():
     net = torch.nn.Linear(2, 1)
-    slow = Follower(net, 0.25)
+    slow = TargetNetwork(net, 0.25)
     before = net.weight.detach().clone()
     with torch.no_grad():
         net.weight += 4
-    slow.follow(net)
+    slow.update(net)
     torch.testing.assert_close(slow.copy.weight, before + 1)
     assert not any(p.requires_grad for p in slow.parameters())
 
@@ -147,44 +153,33 @@ def test_same_seed_same_weights_and_what_is_watched():
     for seed in (0, 0, 1):
         torch.manual_seed(0)
         agent = DQN(S, A)
-        seen = fit(
-            agent,
-            log,
-            steps=6,
-            batch_size=32,
-            seed=seed,
-            every=3,
-            watch=lambda a: {"n": a.gamma},
-        )
+        how = {"steps": 6, "batch_size": 32, "seed": seed, "checks_per_epoch": 2}
+        history = fit(agent, log, watch=lambda a: {"n": a.gamma}, **how).history
         weights.append(agent.net[0].weight.detach().clone())
-    assert seen == [{"step": 3, "n": 0.9}, {"step": 6, "n": 0.9}]
+    assert [(row["step"], row["n"]) for row in history] == [(3, 0.9), (6, 0.9)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-def test_chosen_picks_along_the_last_axis():
+def test_q_of_action_picks_along_the_last_axis():
     values = torch.arange(12.0).view(2, 3, 2)
-    assert chosen(values, torch.tensor([1, 0, 1])).tolist() == [[1, 2, 5], [7, 8, 11]]
-
-
-def test_a_loss_that_is_not_finite_stops_at_its_step():
-    P, R = process()
-    log = log_of(P, R, rows=100)
-    log["reward"][:] = torch.nan
-    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
-        fit(DQN(S), log, steps=3)
+    assert q_of_action(values, torch.tensor([1, 0, 1])).tolist() == [[1, 2, 5], [7, 8, 11]]
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: DQN(S, gamma=1.0), r"gamma must be in \[0, 1\), got 1.0"),
-        (lambda: DQN(S, lr=0.0), "lr must be above 0"),
+        (lambda: DQN(S, lr=0.0), "lr must be above 0 and finite"),
         (lambda: DQN(S, tau=0.0), r"tau must be in \(0, 1\], got 0.0"),
-        (lambda: CQL(S, alpha=-1.0), "alpha must be 0 or more, got -1.0"),
+        (lambda: CQL(S, alpha=-1.0), "alpha must be at least 0 and finite, got -1.0"),
         (lambda: BCQ(S, threshold=2.0), r"threshold must be in \[0, 1\], got 2.0"),
-        (lambda: DiscreteSAC(S, temperature=0.0), "temperature must be above 0, got 0.0"),
-        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=0), "steps must be at least 1, got 0"),
+        (
+            lambda: DiscreteSAC(S, temperature=0.0),
+            "temperature must be above 0 and finite, got 0.0",
+        ),
+        (lambda: DQN(S, lr=float("nan")), "lr must be above 0 and finite, got nan"),
         (lambda: fit(DQN(S), {"obs": torch.eye(S), "done": torch.ones(2)}, steps=1), "one length"),
+        (lambda: fit(DQN(S), {"obs": torch.eye(0)}, steps=1), "one length, at least 1"),
         (lambda: OfflineAgent(copies=0), "copies must be at least 1, got 0"),
         (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=1, seed=[0, 1]), "seed must hold one"),
         (lambda: OfflineAgent(gamma=-0.1), r"gamma must be in \[0, 1\)"),
@@ -199,13 +194,25 @@ def test_bad_values_say_what_is_right(make, says):
 def test_a_lookup_draws_what_its_table_says():
     log = {"obs": Lookup(torch.eye(S), torch.tensor([2, 0, 1], dtype=torch.uint8))}
     log["reward"] = torch.tensor([2.0, 0, 1])
-    batch = next(iter(Draws(log, 1, 64, [0])))
+    batch = next(iter(Draws(log, 64, [0])))
     assert torch.equal(batch["obs"].argmax(1).float(), batch["reward"])
+
+
+def test_draws_go_on_where_they_were_and_copies_draw_as_each_would_alone():
+    log = {"row": torch.arange(1000)}
+    first = [b["row"] for b in islice(Draws(log, 8, [3, 4]), 5)]
+    draws = Draws(log, 8, [3, 4])
+    draws.load_state_dict({"epoch": 0, "start": 3})
+    assert torch.equal(next(iter(draws))["row"], first[3])
+    assert torch.equal(next(iter(draws))["row"], first[0])  # and only once
+    for part, seed in enumerate((3, 4)):
+        alone = next(iter(Draws(log, 8, [seed])))["row"]
+        assert torch.equal(first[0].view(2, 8)[part], alone)
 
 
 def test_the_rate_falls_in_a_straight_line():
     P, R = process()
-    agent, seen = DQN(S, A, lr=0.08), []
-    look = lambda a: seen.append(a.trainer.optimizers[0].param_groups[0]["lr"]) or {}  # noqa: E731
-    fit(agent, log_of(P, R, rows=50), steps=4, watch=look, every=1, decay=True)
-    assert seen == pytest.approx([0.08, 0.06, 0.04, 0.02])
+    agent, rates = DQN(S, A, lr=0.08), []
+    look = lambda a: rates.append(a.trainer.optimizers[0].param_groups[0]["lr"]) or {}  # noqa: E731
+    fit(agent, log_of(P, R, rows=50), steps=4, watch=look, checks_per_epoch=4, batch_size=8)
+    assert np.diff(rates) == pytest.approx([-0.02] * 3) and rates[0] in (0.08, 0.06)

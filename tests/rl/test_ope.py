@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.rl import ope
+from paperlab.rl.worlds import tabular
 from paperlab.rl.worlds.live import LiveModel
 
 REWARD = np.array([1.0, 0.0, 2.0, 3.0, 1.0])
@@ -14,10 +15,13 @@ LAST = np.array([False, False, True, False, True])
 
 
 def test_worked_numbers():
-    assert ope.ncis(REWARD, RATIO) == pytest.approx(14.75 / 7.75)
-    assert ope.ncis(REWARD, RATIO, cap=1.0) == pytest.approx(5.75 / 3.75)
+    whole = ope.ncis(REWARD, RATIO)
+    assert whole.value == pytest.approx(14.75 / 7.75)
+    assert whole.effective == pytest.approx([7.75**2 / (RATIO**2).sum()])
+    assert ope.ncis(REWARD, RATIO, cap=1.0).value == pytest.approx(5.75 / 3.75)
     by_user = ope.ncis(REWARD, RATIO, trajectory=WHO)
-    assert by_user == pytest.approx((2.5 / 3.5 + 12.25 / 4.25) / 2)
+    assert by_user.value == pytest.approx((2.5 / 3.5 + 12.25 / 4.25) / 2)
+    assert by_user.effective == pytest.approx([4.25**2 / 16.0625, 3.5**2 / 5.25])
     # step 0: weights .5 and 4; step 1: 1 and 1; step 2: 1, and the ended one keeps 1
     found = ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST, 0.5)
     assert found.value == pytest.approx(12.5 / 4.5 + 0.5 * (0 + 1) / 2 + 0.25 * 2 / 2)
@@ -26,7 +30,7 @@ def test_worked_numbers():
 
 def test_the_logging_policy_is_valued_at_what_the_log_earned():
     ones = np.ones(5)
-    assert ope.ncis(REWARD, ones) == pytest.approx(REWARD.mean())
+    assert ope.ncis(REWARD, ones).value == pytest.approx(REWARD.mean())
     returns = [1 + 0 + 0.25 * 2, 3 + 0.5 * 1]
     found = ope.per_decision_wis(REWARD, ones, WHO, STEP, LAST, 0.5)
     assert found.value == pytest.approx(np.mean(returns)) and found.effective.tolist() == [2, 2, 2]
@@ -39,26 +43,24 @@ def test_what_holds_for_any_log(seed):
     n = draw.integers(1, 40)
     reward, ratio = draw.normal(size=n), draw.exponential(size=n) + 1e-3
     who = draw.integers(0, 5, n)
-    value = ope.ncis(reward, ratio)
+    value = ope.ncis(reward, ratio).value
     assert reward.min() - 1e-9 <= value <= reward.max() + 1e-9  # a weighted mean
-    assert ope.ncis(reward, 3 * ratio) == pytest.approx(value)  # in which scale cancels
-    assert ope.ncis(reward, ratio, cap=1e-3) == pytest.approx(reward.mean())
+    assert ope.ncis(reward, 3 * ratio).value == pytest.approx(value)  # in which scale cancels
+    assert ope.ncis(reward, ratio, cap=1e-3).value == pytest.approx(reward.mean())
     order = draw.permutation(n)
-    assert ope.ncis(reward[order], ratio[order], 1.0, who[order]) == pytest.approx(
-        ope.ncis(reward, ratio, 1.0, who)
-    )
+    shuffled = ope.ncis(reward[order], ratio[order], 1.0, who[order])
+    assert shuffled.value == pytest.approx(ope.ncis(reward, ratio, 1.0, who).value)
     # a uniform log of two actions: pi / mu = 2 pi, so that the released score is NCIS ...
     pi = draw.uniform(0.05, 1, n)
-    assert ope.released_score(reward, pi, who) == pytest.approx(
-        ope.ncis(reward, pi / 0.5, trajectory=who)
-    )
+    same = ope.ncis(reward, pi / 0.5, trajectory=who).value
+    assert ope.released_score(reward, pi, who).value == pytest.approx(same)
 
 
 def test_the_released_score_is_another_number_for_any_other_log():
     pi, mu = np.array([0.9, 0.1, 0.5, 0.5]), np.array([0.9, 0.1, 0.5, 0.5])
     reward, who = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0, 0, 1, 1])
-    assert ope.ncis(reward, pi / mu, trajectory=who) == pytest.approx(0.5)
-    assert ope.released_score(reward, pi, who) == pytest.approx((0.9 + 0.5) / 2)
+    assert ope.ncis(reward, pi / mu, trajectory=who).value == pytest.approx(0.5)
+    assert ope.released_score(reward, pi, who).value == pytest.approx((0.9 + 0.5) / 2)
 
 
 def slow_pdwis(reward, ratio, who, step, gamma):
@@ -116,7 +118,9 @@ def test_estimates_meet_the_exact_value_on_a_large_log():
     order = log["trajectory"], log["step"], log["done"]
     found = ope.per_decision_wis(log["reward"], ratio, *order, 0.9)
     assert found.value == pytest.approx(exact, rel=0.02)
-    counts = ope.count(*(log[k] for k in ("state", "action", "reward", "next_state", "done")), 3, 2)
+    counts = tabular.count(
+        *(log[k] for k in ("state", "action", "reward", "next_state", "done")), 3, 2
+    )
     q = ope.fqe(counts, pi, 0.9)
     assert (pi * q.T).sum(1)[0] == pytest.approx(exact, rel=0.01)
     plain = value(P, R, mu, 0.9)[0]
@@ -158,19 +162,71 @@ def test_per_decision_weights_equal_a_loop_over_trajectories():
 
 def test_fqe_is_exact_in_the_process_that_it_counted():
     P, R, pi, _ = chain(2)
-    found = ope.fqe(ope.Counts(P, R, np.ones((2, 3), int)), pi, 0.9)
+    found = ope.fqe(tabular.Counts(P, R, np.ones((2, 3), int)), pi, 0.9)
     V = value(P, R, pi, 0.9)
     np.testing.assert_allclose(found, R + 0.9 * P @ V, atol=1e-7)
-    np.testing.assert_allclose(ope.fqe(ope.Counts(P, R, np.ones((2, 3), int)), pi, 0.0), R)
+    np.testing.assert_allclose(ope.fqe(tabular.Counts(P, R, np.ones((2, 3), int)), pi, 0.0), R)
 
 
 def test_counting_by_hand():
-    found = ope.count(
+    found = tabular.count(
         np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([1.0, 3, 5]), np.array([1, 0, 0]),
         np.array([False, True, False]), 2, 2,
     )  # fmt: skip
     assert found.transition[1, 0].tolist() == [0, 0.5] and found.transition[0, 1].tolist() == [1, 0]
     assert found.reward.tolist() == [[0, 5], [2, 0]] and found.visits.tolist() == [[0, 1], [2, 0]]
+
+
+@pytest.mark.parametrize("ratio", [1e-300, 0.1, 0.5, 1.0, 4.0, 10.0, 1e300])
+@pytest.mark.parametrize("steps", [1, 400, 2000])
+def test_products_of_ratios_neither_overflow_nor_vanish(ratio, steps):
+    """All weights of a step are equal, so that the value is the number of steps."""
+    n = 3
+    order = np.repeat(np.arange(n), steps), np.tile(np.arange(steps), n)
+    last = order[1] == steps - 1
+    found = ope.per_decision_wis(np.ones(n * steps), np.full(n * steps, ratio), *order, last, 1.0)
+    assert found.value == pytest.approx(steps) and found.effective == pytest.approx(n)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_scaling_one_steps_ratios_changes_nothing(seed):
+    draw = np.random.default_rng(seed)
+    n, steps = 5, 30
+    order = np.repeat(np.arange(n), steps), np.tile(np.arange(steps), n)
+    ratio, reward = draw.exponential(size=n * steps) + 1e-3, draw.normal(size=n * steps)
+    scale = 10 ** draw.uniform(-200, 200, steps)
+    args = *order, order[1] == steps - 1, 0.9
+    plain, scaled = (
+        ope.per_decision_wis(reward, w, *args) for w in (ratio, ratio * scale[order[1]])
+    )
+    assert scaled.value == pytest.approx(plain.value, rel=1e-9)
+    assert scaled.effective == pytest.approx(plain.effective, rel=1e-9)
+    assert np.all((plain.effective >= 1 - 1e-9) & (plain.effective <= n + 1e-9))
+
+
+def test_huge_and_tiny_weights_of_one_step():
+    assert ope.ncis([1.0, 0.0], [1e308, 1e308]).value == pytest.approx(0.5)
+    assert ope.ncis([1.0, 0.0], [1e-308, 3e-308]).value == pytest.approx(0.25)
+    who = np.array([0, 0, 1, 1])  # each trajectory at a scale of its own
+    found = ope.ncis([1.0, 0.0, 1.0, 0.0], [1e-300, 1e-300, 3e300, 1e300], trajectory=who)
+    assert found.value == pytest.approx((0.5 + 0.75) / 2)
+    assert found.effective == pytest.approx([2, 16 / 10])
+
+
+def test_weights_of_zero_say_nothing_and_are_warned_of():
+    with pytest.warns(UserWarning, match="all weights are 0 in 1 of 1"):
+        assert np.isnan(ope.ncis([1.0, 1.0], [0.0, 0.0]).value)
+    who = np.array([0, 0, 1])
+    with pytest.warns(UserWarning, match="all weights are 0 in 1 of 2 trajectories"):
+        found = ope.ncis([1.0, 0.0, 1.0], [1.0, 3.0, 0.0], trajectory=who)
+    assert found.value == pytest.approx(0.25) and len(found.effective) == 1
+    with pytest.warns(UserWarning, match="all weights are 0 in 2 of 2 trajectories"):
+        assert np.isnan(ope.released_score([1.0, 1.0, 1.0], [0.0, 0.0, 0.0], who).value)
+    last, step = np.array([False, True, True]), np.array([0, 1, 0])
+    with pytest.warns(UserWarning, match="all weights are 0 in 2 of 2 steps"):
+        found = ope.per_decision_wis([1.0, 1.0, 1.0], [0.0, 1.0, 0.0], who, step, last, 0.9)
+    assert np.isnan(found.value) and found.effective.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -183,15 +239,18 @@ def test_counting_by_hand():
         (lambda: ope.ratios(np.ones((1, 1)), [0, 0], [0, 0], 0.5), "mu must hold a propensity"),
         (lambda: ope.ncis(REWARD, RATIO, cap=0.0), "cap must be above 0, got 0.0"),
         (lambda: ope.ncis(REWARD, RATIO[:3]), "ratio must hold a finite number >= 0"),
+        (lambda: ope.ncis(REWARD, RATIO, cap=np.nan), "cap must be above 0, got nan"),
+        (lambda: ope.ncis(REWARD * np.inf, RATIO), "reward must hold a finite number"),
+        (lambda: ope.ncis(REWARD, RATIO * np.inf), "ratio must hold a finite number >= 0"),
         (lambda: ope.ncis(REWARD, -RATIO), "ratio must hold a finite number >= 0"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST, 1.5), r"gamma must be in \[0, 1\], got 1.5"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP + 1, LAST, 0.5), "step must count"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO * 0, STEP, LAST, 0.5), "step must count"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST & (WHO == 7), 0.5), "ended must be True on the last"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST | (STEP == 0), 0.5), "ended must be True on the last"),
-        (lambda: ope.fqe(ope.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
+        (lambda: ope.fqe(tabular.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
                          np.array([[0.5, 0.5]]), 0.9), "policy must not act where the log never did"),
-        (lambda: ope.fqe(ope.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),
+        (lambda: ope.fqe(tabular.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),
                          np.ones((1, 1)), 1.0), r"gamma must be in \[0, 1\), got 1.0"),
     ],
 )  # fmt: skip

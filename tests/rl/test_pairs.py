@@ -7,8 +7,8 @@ import pytest
 import torch
 from paperlab.rl import pairs
 from paperlab.rl.baselines.dqn import DQN
-from paperlab.rl.offline import Lookup
-from paperlab.rl.worlds.exposures import FunnelModel
+from paperlab.rl.offline import Distinct, Lookup, rows_of
+from paperlab.rl.worlds.funnel import FunnelModel
 
 MODEL = FunnelModel(forgetting=0.02, lost_after=80)
 EASY = {
@@ -26,30 +26,28 @@ def test_features_are_one_hot_and_tell_followers():
     assert torch.equal(table[6], torch.tensor([0.0, 1, 0, 0, 0, 0, 1, 0]))  # k = 1, z = 2
 
 
-@pytest.mark.parametrize("kind", [Lookup, pairs.States])
-def test_columns_say_what_the_log_says(kind):
+def test_columns_say_what_the_log_says():
     for next_state in ("exact", "next_request", "post_update", "stale"):
-        found = pairs.columns(LOG, next_state, kind=kind)
+        found = pairs.columns(LOG, next_state)
         name = "state" if next_state == "stale" else next_state
-        table, row = pairs.rows_of(found["next_obs"][torch.arange(3000)])
+        table, row = rows_of(found["next_obs"][torch.arange(3000)])
         assert torch.equal(table[row], pairs.features()[LOG[name].astype(int)])
         known = LOG["done"] if next_state == "exact" else np.zeros(3000)
         np.testing.assert_array_equal(found["done"], known)
         np.testing.assert_array_equal(found["lost"], LOG["done"])
-    timed = pairs.columns(LOG, "exact", 0.99, kind)["discount"]
-    np.testing.assert_allclose(timed, 0.99 ** LOG["gap"].astype(float), rtol=1e-5)
 
 
 def test_a_network_of_distinct_states_is_the_same_network():
     torch.manual_seed(0)
     plain = DQN(8, 3, widths=(16,))
     once = copy.deepcopy(plain)
-    once.net, once.slow.copy = pairs.Distinct(once.net), pairs.Distinct(once.slow.copy)
+    once.net, once.slow.copy = Distinct(once.net), Distinct(once.slow.copy)
     assert once.count_parameters() == plain.count_parameters()
     rows = torch.arange(256)
-    for agent, kind in ((plain, Lookup), (once, pairs.States)):
-        batch = {k: v[rows] for k, v in pairs.columns(LOG, kind=kind).items()}
-        agent.loss(batch, 0).backward()
+    batch = {k: v[rows] for k, v in pairs.columns(LOG).items()}
+    dense = batch | {k: Lookup(batch[k].table, batch[k].index)[rows] for k in ("obs", "next_obs")}
+    for agent, seen in ((plain, dense), (once, batch)):
+        agent.loss(seen, 0).backward()
     for a, b in zip(plain.net.parameters(), once.net.parameters(), strict=True):
         assert a.grad.any()
         torch.testing.assert_close(a.grad, b.grad)
@@ -97,15 +95,15 @@ def test_counting_finds_the_model():
         assert worth == pytest.approx(model.exact_values(best).new_pair, rel=0.03), next_state
 
 
-def test_counting_in_time_and_with_losses():
-    model = FunnelModel(time_discount=0.95, lost_after=10, **EASY)
+def test_counting_knows_of_losses_only_with_the_exact_next_state():
+    model = FunnelModel(lost_after=10, discount=0.8, **EASY)
     log = model.log_dataset("uniform", 400_000, 1, start=(0.25,) * 4)
-    _, q = pairs.certainty_equivalent(log, time_discount=0.95)
+    _, q = pairs.certainty_equivalent(log, discount=0.8)
     want = model.optimal()[1].total
     visits = np.bincount(log["state"], minlength=16).reshape(4, 4)
     assert abs((visits * (q.max(0) - want)).sum() / (visits * want).sum()) < 0.02
-    _, blind = pairs.certainty_equivalent(log, "post_update", time_discount=0.95)
-    assert (visits * blind.max(0)).sum() > 1.15 * (visits * want).sum()  # blind to losses
+    _, blind = pairs.certainty_equivalent(log, "post_update", discount=0.8)
+    assert (visits * blind.max(0)).sum() > 1.15 * (visits * want).sum()
 
 
 def test_what_was_never_seen_is_worth_nothing():
@@ -114,14 +112,10 @@ def test_what_was_never_seen_is_worth_nothing():
     assert not actions.any() and not q[1:].any()
 
 
-def test_bad_logs_and_calls():
-    with pytest.raises(ValueError, match=r"log must have the columns .*missing: \['mu'\]"):
-        pairs.columns({k: v for k, v in LOG.items() if k != "mu"})
-    with pytest.raises(ValueError, match=r"mu.* must be in \(0, 1\]"):
-        pairs.certainty_equivalent(LOG | {"mu": np.zeros(3000, np.float32)})
+def test_bad_calls():
     with pytest.raises(ValueError, match="next_state must be one of exact, previous"):
         pairs.columns(LOG, "tomorrow")
-    with pytest.raises(ValueError, match=r"time_discount must be in \(0, 1\)"):
-        pairs.columns(LOG, "exact", 1.0)
-    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\) and days above 0"):
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\)"):
         pairs.realised_returns(LOG, 1.0, 30)
+    with pytest.raises(ValueError, match="days must be above 0"):
+        pairs.realised_returns(LOG, 0.9, 0)

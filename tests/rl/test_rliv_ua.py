@@ -1,11 +1,14 @@
 """RLIV-UA: the sheet's identities, stop-gradient maps, and small worlds solved exactly."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.rl import offline, pairs
+from paperlab import loop
+from paperlab.rl import pairs
 from paperlab.rl.rliv_ua import (
     RLIVUA,
     SUPERVISION,
@@ -16,18 +19,22 @@ from paperlab.rl.rliv_ua import (
     bootstrap,
     liv,
 )
-from paperlab.rl.worlds.exposures import FunnelModel
+from paperlab.rl.worlds.funnel import FunnelModel
 from torch.nn import functional as F
 
+fit = partial(loop.fit, accelerator="cpu", precision="32-true")
 SMALL = {"bottom": (16, 16), "heads": (8,), "follower": (6, 7)}
 STATES = pairs.features()
 WEIGHTS, COSTS = torch.tensor([0.1, 0.5, 1.0]), torch.tensor([0.0, 0.02, 0.06])
 
 
-def batch_of(n=64, seed=0, kind=offline.Lookup, **model):
+def batch_of(n=64, seed=0, dense=True, **model):
     log = FunnelModel(**model).log_dataset("uniform", 4 * n, seed, start=(0.25,) * 4)
     rows = torch.from_numpy(np.random.default_rng(seed).permutation(4 * n)[:n])
-    return {k: v[rows] for k, v in pairs.columns(log, kind=kind).items()}
+    batch = {k: v[rows] for k, v in pairs.columns(log).items()}
+    if dense:  # one row a sample instead of one a distinct state
+        batch |= {k: batch[k].table[batch[k].index.long()] for k in ("obs", "next_obs")}
+    return batch
 
 
 def agent_of(seed=0, **options):
@@ -111,7 +118,7 @@ def test_adding_nothing_is_sharing():
 
 @pytest.mark.parametrize(
     ("transfer", "reaches"),
-    [("add", [1, 1, 1]), ("attention", [1, 1, 1]), ("shared", [0, 0, 1]), ("separate", [0, 0, 1])],
+    [("add", [1, 1, 1]), ("shared", [0, 0, 1]), ("separate", [0, 0, 1])],
 )
 def test_what_a_denser_task_learns_reaches_the_next_and_never_back(transfer, reaches):
     """Which tasks' own layers move when only the gift's representation is trained."""
@@ -193,15 +200,13 @@ def test_supervision_decides_which_terms_there_are():
 # Targets -----------------------------------------------------------------------------------------
 
 
-def test_a_lost_pair_is_worth_its_reward_and_a_discount_is_the_gaps():
+def test_a_lost_pair_is_worth_its_reward_and_survival_scales_the_rest():
     agent, batch = agent_of(), batch_of()
     none = torch.zeros(64)
     assert not agent.targets(batch | {"done": torch.ones(64)}, none).any()
     plain = agent.targets(batch | {"done": none}, none)
     want = 0.95 * bootstrap(agent.slow(batch["next_obs"]).q, WEIGHTS, COSTS)
     torch.testing.assert_close(plain, want)
-    timed = agent.targets(batch | {"done": none, "discount": torch.full((64,), 0.5)}, none)
-    torch.testing.assert_close(timed, plain * 0.5 / 0.95)
     surviving = agent_of(survival=True).targets(batch | {"done": none}, torch.full((64,), 0.0))
     torch.testing.assert_close(surviving, plain / 2)  # sigmoid(0)
 
@@ -218,14 +223,12 @@ def test_td_error_by_hand():
                 q = found.q[j, k, i, action[i]]
                 total = total + (found.reward[k, i, action[i]].detach() + future[k, i] - q) ** 2 / 2
     torch.testing.assert_close(agent.losses(batch)["td"], total / 64)
-    noisy = agent_of(transfer="shared", sampled_reward=True).eval()
-    y = torch.stack([batch[t].float() for t in ("click", "follow", "gift")]) + future
-    q = found.q[:, :, torch.arange(64), action]
-    want = ((y - q) ** 2).sum((0, 1)).mean() / 2
-    torch.testing.assert_close(noisy.losses(batch)["td"], want)
-    smooth = agent_of(transfer="shared", sampled_reward=True, error="smooth_l1").eval()
-    want = F.smooth_l1_loss(q, y.expand(2, -1, -1), reduction="none").sum((0, 1)).mean()
-    torch.testing.assert_close(smooth.losses(batch)["td"], want)
+    free = agent_of(transfer="shared", supervision="auxiliary").eval()
+    y = torch.stack([batch[t].float() for t in ("click", "follow", "gift")])
+    y = y + free.targets(batch, torch.zeros(64))
+    q = free.net(batch["obs"]).q[:, :, torch.arange(64), action]
+    want = ((y - q) ** 2).sum((0, 1)).mean() / 2  # with the noise of the logged reward
+    torch.testing.assert_close(free.losses(batch)["td"], want)
 
 
 def test_supervised_terms_by_hand():
@@ -250,7 +253,7 @@ def test_supervised_terms_by_hand():
 
 
 def test_states_are_computed_once_and_nothing_changes():
-    plain, once = batch_of(256), batch_of(256, kind=pairs.States)
+    plain, once = batch_of(256), batch_of(256, dense=False)
     agents = [agent_of(survival=True) for _ in range(2)]
     terms = [a.losses(b) for a, b in zip(agents, (plain, once), strict=True)]
     for name in terms[0]:
@@ -275,14 +278,12 @@ def test_parts_of_a_batch_have_the_loss_of_the_whole():
 # Small worlds ------------------------------------------------------------------------------------
 
 
-def train(agent, log, steps, next_state="exact", **how):
-    columns = pairs.columns(log, next_state, how.pop("time_discount", None))
-    how |= {"batch_size": 4096, "gradient_clip_val": 1.0, "decay": True}
-    offline.fit(agent, columns, steps=steps, **how)
+def train(agent, log, steps, next_state="exact"):
+    fit(agent, pairs.columns(log, next_state), steps=steps, batch_size=4096, gradient_clip_val=1.0)
     return agent.q({"obs": STATES}).detach().numpy().T.reshape(-1, 4, 4)
 
 
-@pytest.mark.parametrize("case", ["forgets", "loses", "discounts in time"])
+@pytest.mark.parametrize("case", ["forgets", "loses"])
 def test_with_one_action_q_is_the_policys_value(case):
     """One action, no rare events: LIV must be the linear solve's value, within 3 % of its spread.
 
@@ -294,16 +295,15 @@ def test_with_one_action_q_is_the_policys_value(case):
     options |= {
         "forgets": {"discount": 0.9, "forgetting": 0.05},
         "loses": {"discount": 0.6, "lost_after": 15},
-        "discounts in time": {"time_discount": 0.95, "forgetting": 0.05},
     }[case]
     model, lost = FunnelModel(**options), case == "loses"
     log = model.log_dataset(0, 400_000, 0, start=(0.25,) * 4)
     torch.manual_seed(0)
-    how = {"gamma": model.time_discount or model.discount, "survival": lost, "follower": (6, 7)}
+    how = {"gamma": model.discount, "survival": lost, "follower": (6, 7)}
     agent = RLIVUA(8, costs=(0.0,), lr=0.01, tau=0.25, bottom=(32, 32), heads=(32,), **how)
     # the log of a lost pair says nothing at training time: the survival head has to
     next_state = "post_update" if lost else "exact"
-    found = train(agent, log, 350, next_state, time_discount=model.time_discount)[0]
+    found = train(agent, log, 350, next_state)[0]
     want = model.exact_values(0).total
     visits = np.bincount(log["state"], minlength=16).reshape(4, 4) / len(log["state"])
     error, spread = (np.sqrt((visits * x**2).sum()) for x in (found - want, want - want.mean()))
@@ -349,7 +349,7 @@ def test_same_seed_same_agent():
     log = FunnelModel().log_dataset("uniform", 5000, 0)
     one, two, other = (agent_of(s) for s in (0, 0, 1))
     for agent, seed in ((one, 0), (two, 0), (other, 0)):
-        offline.fit(agent, pairs.columns(log), steps=5, batch_size=64, seed=seed)
+        fit(agent, pairs.columns(log), steps=5, batch_size=64, seed=seed)
     same = [torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(one.net.values.layers[0].weight, other.net.values.layers[0].weight)
@@ -358,14 +358,12 @@ def test_same_seed_same_agent():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"transfer": "copy"}, "transfer must be one of add, attention, shared, separate"),
+        ({"transfer": "copy"}, "transfer must be one of add, shared, separate"),
         ({"supervision": "all"}, "supervision must be one of split, auxiliary, none"),
-        ({"error": "huber"}, "error must be one of squared, smooth_l1"),
-        ({"weights": (1, 1)}, "weights must be 3 numbers"),
         ({"costs": (0, -1.0)}, "costs must be numbers, at least 0"),
         ({"gamma": 1.0}, r"gamma must be in \[0, 1\)"),
         ({"tau": 0.0}, r"tau must be in \(0, 1\]"),
-        ({"eta": 0.0}, "eta must be above 0"),
+        ({"costs": (0, float("nan"))}, "costs must be numbers, at least 0"),
     ],
 )
 def test_bad_options_say_what_is_right(options, says):

@@ -14,9 +14,8 @@ from collections.abc import Callable
 import gymnasium
 import numpy as np
 
-from ..rl.worlds.environments import LiveAllocVector, UserAuthorFunnelVector
-from ..rl.worlds.exposures import FunnelModel
-from ..rl.worlds.funnel import CLICK, FOLLOW, GIFT
+from ..rl.worlds.environments import WorldVectorEnv
+from ..rl.worlds.funnel import CLICK, FOLLOW, GIFT, FunnelModel
 from ..rl.worlds.live import LiveModel
 
 RUNS, LOGGED, VECTOR, PLAIN = 5, 10_000_000, 2_000_000, 20_000
@@ -24,7 +23,7 @@ ENVS = 8192
 
 
 class PlainFunnel(gymnasium.Env):
-    """UserAuthorFunnel, one pair at a time, from the same tables."""
+    """UserAuthorFunnel, one pair at a time, from the same tables. horizon: exposures a pair, >= 1."""
 
     def __init__(self, horizon: int = 50):
         self.model, self.horizon = FunnelModel(), horizon
@@ -94,14 +93,14 @@ def measure(runs: int = RUNS, scale: float = 1.0) -> dict:
     ways: dict[tuple[str, str], Callable[[], int]] = {
         ("UserAuthorFunnel", "plain Gymnasium loop"): lambda: plain(PlainFunnel(), n["plain"]),
         ("UserAuthorFunnel", f"our vector, {ENVS} pairs"): lambda: vector(
-            UserAuthorFunnelVector(ENVS), n["vector"]
+            WorldVectorEnv(FunnelModel(), ENVS, 50), n["vector"]
         ),
         ("UserAuthorFunnel", "our log_dataset"): lambda: logged(FunnelModel(), n["log"]),
         ("UserAuthorFunnel, forgetting .01", "our log_dataset"): lambda: logged(
             forgetting, n["log"]
         ),
         ("LiveAlloc", f"our vector, {ENVS} sessions"): lambda: vector(
-            LiveAllocVector(ENVS), n["vector"]
+            WorldVectorEnv(LiveModel(), ENVS, 200), n["vector"]
         ),
         ("LiveAlloc", "our log_dataset"): lambda: logged(LiveModel(), n["vector"]),
     }

@@ -1,7 +1,7 @@
 """Towers of which a sample meets only those of its group, whatever the groups' sizes.
 
-A batch is dealt: each sample takes a seat at the tower of its group, so that all towers of all
-heads are one batched product a layer.
+The samples of a batch are scattered into a slot each at the tower of their group, so that all
+towers of all heads are one batched product a layer.
 """
 
 from __future__ import annotations
@@ -20,49 +20,58 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
-class Deal(NamedTuple):
-    """Where each sample of a batch goes when it is dealt to the towers of its group."""
+class GroupIndex(NamedTuple):
+    """Where each sample of a batch stands among the slots of its group's tower."""
 
-    place: Int[Tensor, " B"]  # tower * room + seat
+    place: Int[Tensor, " B"]  # tower * capacity + slot
     towers: int
-    room: int  # seats a tower: the largest share of the batch
+    capacity: int  # slots a tower: the largest share of the batch
 
-    def hand_out(self, x: Float[Tensor, "B d"]) -> Float[Tensor, "towers room d"]:
-        seats = x.new_zeros(self.towers * self.room, x.shape[1]).index_copy(0, self.place, x)
-        return seats.view(self.towers, self.room, -1)
+    def scatter(self, x: Float[Tensor, "B d"]) -> Float[Tensor, "towers capacity d"]:
+        """Samples in their slots; an empty slot is 0."""
+        slots = x.new_zeros(self.towers * self.capacity, x.shape[1])
+        return slots.index_copy(0, self.place, x).view(self.towers, self.capacity, -1)
 
-    def collect(self, y: Float[Tensor, "heads towers room d"]) -> Float[Tensor, "heads B d"]:
+    def gather(self, y: Float[Tensor, "heads towers capacity d"]) -> Float[Tensor, "heads B d"]:
+        """Samples in the order of the batch."""
         return y.flatten(1, 2)[:, self.place]
 
 
-def deal(tower: Int[Tensor, " B"], towers: int) -> Deal:
-    """Seat each sample at its tower, in order; an empty seat costs time but moves nothing."""
+def group_index(tower: Int[Tensor, " B"], towers: int) -> GroupIndex:
+    """Give each sample the next slot of its tower; an empty slot costs time but moves nothing."""
     count = torch.bincount(tower, minlength=towers)
     order = tower.argsort(stable=True)
-    seat = torch.arange(len(tower), device=tower.device) - (count.cumsum(0) - count)[tower[order]]
-    room = int(count.max())
-    place = torch.empty_like(order).scatter_(0, order, tower[order] * room + seat)
-    return Deal(place, towers, room)
+    slot = torch.arange(len(tower), device=tower.device) - (count.cumsum(0) - count)[tower[order]]
+    capacity = int(count.max())
+    place = torch.empty_like(order).scatter_(0, order, tower[order] * capacity + slot)
+    return GroupIndex(place, towers, capacity)
 
 
-class GroupTowers(nn.Module):
+class GroupedMLP(nn.Module):
+    """Independent ELU MLPs, one a group, as batched products: (G, B, widths[0]) to (G, B, widths[-1])."""
+
+    def __init__(self, groups: int, widths: Sequence[int]):
+        super().__init__()
+        self.layers = nn.ModuleList(GroupedLinear(groups, a, b) for a, b in pairwise(widths))
+
+    def forward(self, x: Float[Tensor, "G B d_in"]) -> Float[Tensor, "G B d_out"]:
+        for layer in self.layers[:-1]:
+            x = F.elu(layer(x))
+        return self.layers[-1](x)
+
+
+class GroupTowers(GroupedMLP):
     """ELU towers, one a head and a tower group; a sample meets only those of its group.
 
-    All towers of all heads are one batched product a layer. heads: independent copies that read the
-    same input.
+    heads: independent copies that read the same input.
     """
 
     def __init__(self, d_in: int, widths: Sequence[int], d_out: int, towers: int, heads: int = 1):
-        super().__init__()
+        super().__init__(heads * towers, (d_in, *widths, d_out))
         self.heads = heads
-        self.layers = nn.ModuleList(
-            GroupedLinear(heads * towers, a, b) for a, b in pairwise((d_in, *widths, d_out))
-        )
 
     def forward(
-        self, x: Float[Tensor, "towers room d_in"], to: Deal
+        self, x: Float[Tensor, "towers capacity d_in"], to: GroupIndex
     ) -> Float[Tensor, "heads B d_out"]:
-        h = x.repeat(self.heads, 1, 1)
-        for layer in self.layers[:-1]:
-            h = F.elu(layer(h))
-        return to.collect(self.layers[-1](h).unflatten(0, (self.heads, -1)))
+        y = super().forward(x.repeat(self.heads, 1, 1))
+        return to.gather(y.unflatten(0, (self.heads, -1)))

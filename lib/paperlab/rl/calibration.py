@@ -6,21 +6,19 @@ pair. Gifts per click are KuaiLive's published counts (72,646 of 4,909,515; its 
 for having gifted, so this is an upper bound). Nothing else of the worlds is fitted, and no realism
 is claimed beyond `table`.
 
-``PRESETS`` holds constructor arguments: ``teaching`` is the defaults; ``kuai`` was fitted by `fit`
-to the ``explicit`` part: rows of 664 users who liked or hated the video. Their clicks are far
-above those of a feed.
+``PRESETS`` holds constructor arguments: ``teaching`` is the defaults; ``kuai`` has the moments of
+the ``explicit`` part, by one shift of each rate's intercepts and each band's video seconds. Its
+rows are of 664 users who liked or hated the video: their clicks are far above those of a feed.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data import catalogue, fetch
-from .worlds.funnel import CLICK, FOLLOW, GIFT, FunnelTruth
+from .worlds.funnel import CLICK, FOLLOW, GIFT, FunnelModel
 from .worlds.live import LiveModel
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ def targets(part: str = "explicit") -> dict[str, float]:
 
 def simulated(preset: dict[str, dict]) -> dict[str, float]:
     """The same moments of the two worlds, exactly: a value of `PRESETS`, or one like it."""
-    funnel, live = FunnelTruth(**preset["funnel"]), LiveModel(**preset["live"])
+    funnel, live = FunnelModel(**preset["funnel"]), LiveModel(**preset["live"])
     uniform = funnel.outcomes.mean(1)  # (6, K, Z)
     moves, z = funnel.P.mean(0), np.eye(4)[0] * np.ones((4, 1)) / 4  # share of pairs [k, z]
     spent, after = np.zeros((4, 4)), np.zeros(4)
@@ -97,44 +95,6 @@ def simulated(preset: dict[str, dict]) -> dict[str, float]:
         found[f"seconds a video, {name}"] = seconds[list(groups)].mean()
     found["requests between exposures"] = after @ funnel.gap_means / EXPOSURES
     return found
-
-
-def fit(wanted: dict[str, float]) -> dict[str, dict]:
-    """Arguments whose moments are those wanted: one shift of the intercepts a rate, one factor of
-    all gaps, and each band's video seconds. Whatever is not wanted keeps its default.
-
-    A rate's shift moves it steadily and the others a little: bisection in turn, until all agree.
-    """
-    defaults = inspect.signature(FunnelTruth).parameters
-    base = {name: defaults[name].default for name in ("click", "follow", "gift", "gap_means")}
-    live, funnel = LiveModel(), {}
-
-    def match(name: str, make: Callable[[float], dict], low: float, high: float) -> None:
-        for _ in range(50):
-            middle = (low + high) / 2
-            found = simulated({"funnel": funnel | make(middle), "live": {}})[name]
-            low, high = (middle, high) if found < wanted[name] else (low, middle)
-        funnel.update(make(middle))
-
-    rates = {
-        "click": "clicks per exposure",
-        "follow": "follows per click",
-        "gift": "gifts per click",
-    }
-    for _ in range(4):
-        for rate, name in rates.items():
-            if name not in wanted:
-                continue
-            match(name, lambda x, rate=rate: {rate: tuple(np.add(base[rate], x))}, -12, 12)
-    if (gaps := "requests between exposures") in wanted:
-        longer = np.array(base["gap_means"])
-        match(gaps, lambda x: {"gap_means": tuple(np.maximum(1, longer * np.exp(x)))}, -5, 5)
-    seconds, fresh = live.video_seconds.copy(), _freshness(live)
-    for band, groups in BANDS.items():
-        if (name := f"seconds a video, {band}") in wanted:
-            seconds[list(groups)] = wanted[name] / fresh[list(groups)]
-    whole = {k: tuple(np.round(v, 4).tolist()) for k, v in funnel.items()}
-    return {"funnel": whole, "live": {"video_seconds": tuple(np.round(seconds, 4).tolist())}}
 
 
 def table(wanted: dict[str, float], preset: dict[str, dict]) -> pl.DataFrame:

@@ -1,66 +1,104 @@
-"""Learning from a log of transitions: what every agent shares, and one training call."""
+"""Learning from a log of transitions: what every offline agent shares. `loop.fit` trains them."""
 
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+from .. import checks
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-    Transitions = Mapping[str, Tensor | Lookup]
+    Batch = Log = Mapping[str, Tensor | "Lookup"]
 
 
 class OfflineAgent(L.LightningModule):
-    """An agent that learns from logged transitions; subclasses define ``loss`` and ``policy``.
+    """An agent that learns from logged transitions.
 
-    A batch maps names to tensors of B rows: ``obs`` (B, d), ``action`` (B,) from 0, ``reward``
-    (B,), ``next_obs`` (B, d), ``done`` (B,) 1 where nothing follows; some agents read more.
+    Subclasses define ``loss(batch, step)``, which the optimiser lowers, and ``policy(batch)``, the
+    probability of every action (B, A); both may read more than this class does.
+    A log maps names to columns of equal length, tensors or `Lookup`s; a batch maps them to B rows:
+    ``obs`` (B, d), ``action`` (B,) from 0, ``reward`` (B,), ``next_obs`` (B, d), ``done`` (B,) 1
+    where nothing follows.
 
-    gamma: discount per step, in [0, 1). lr: Adam's rate, above 0.
+    gamma: discount per step, in [0, 1). lr: Adam's first rate, above 0; it falls to 0 in a straight
+        line over the run.
     copies: independent agents that train side by side, each on rows of its own; a batch holds B
-        rows for the first, then B for the second, and so on.
+        rows for the first, then B for the second, and so on. The seed of `loop.fit` is one a copy.
     Raises ValueError for values out of range.
     """
 
+    select = None  # no validation part: the last weights stay
+
     def __init__(self, gamma: float = 0.9, lr: float = 1e-3, copies: int = 1):
         super().__init__()
-        if copies < 1:
-            raise ValueError(f"copies must be at least 1, got {copies}")
-        self.copies = copies
-        if not 0 <= gamma < 1:
-            raise ValueError(f"gamma must be in [0, 1), got {gamma}")
-        if lr <= 0:
-            raise ValueError(f"lr must be above 0, got {lr}")
-        self.gamma, self.lr = gamma, lr
+        checks.whole(copies=copies)
+        checks.inside("[0, 1)", gamma=gamma)
+        checks.positive(lr=lr)
+        self.gamma, self.lr, self.copies = gamma, lr, copies
 
-    def loss(self, batch: Transitions, step: int) -> Float[Tensor, ""]:
-        """What one optimiser step at step ``step`` = 0, 1, ... goes down on."""
-        raise NotImplementedError
-
-    def policy(self, batch: Transitions) -> Float[Tensor, "B A"]:
-        """Probability of every action; reads ``obs`` and what else the agent needs."""
-        raise NotImplementedError
-
-    def training_step(self, batch: Transitions, batch_idx: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.loss(batch, batch_idx)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+    def configure_optimizers(self) -> dict:
+        adam = torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+        steps = self.trainer.estimated_stepping_batches
+        falls = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / steps)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": falls, "interval": "step"}}
+
+    def check(self, log: Log) -> None:
+        """Refuse an empty or ragged log."""
+        lengths = {name: len(column) for name, column in log.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise ValueError(f"log must have columns of one length, at least 1, got {lengths}")
+
+    def batches(self, log: Log, batch_size: int, seed: int | Sequence[int]) -> Draws:
+        seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+        if len(seeds) != self.copies:
+            raise ValueError(f"seed must hold one for each of {self.copies} copies, got {seed}")
+        return Draws(log, batch_size, seeds)
+
+    def count(self, batch: Batch) -> int:
+        return len(batch["action"])
+
+    def evaluate(self, log: Log, part: str) -> dict[str, float]:
+        return {}
 
     def count_parameters(self) -> dict[str, int]:
         """Weights that training moves, of one copy; there are no embedding tables."""
         total = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return {"dense": total // self.copies}
+
+
+class Draws:
+    """Batches without end of rows drawn with replacement, straight from the columns.
+
+    seeds: one a copy of the agent; each draws ``batch_size`` rows, as it would alone.
+    """
+
+    def __init__(self, log: Log, batch_size: int, seeds: Sequence[int]):
+        self.log, self.batch_size, self.seeds, self.start = log, batch_size, seeds, 0
+
+    def load_state_dict(self, state: dict) -> None:
+        """The next iteration goes on from batch ``state["start"]``."""
+        self.start = state["start"]
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        rows, skipped, self.start = len(next(iter(self.log.values()))), self.start, 0
+        while True:
+            draws = [torch.randint(rows, (self.batch_size,), generator=g) for g in generators]
+            if skipped > 0:
+                skipped -= 1
+                continue
+            drawn = torch.cat(draws)
+            yield {name: column[drawn] for name, column in self.log.items()}
 
 
 class Lookup:
@@ -76,121 +114,57 @@ class Lookup:
         return self.table[self.index[rows].long()]
 
 
-class Draws:
-    """``steps`` batches of rows drawn with replacement, straight from the columns.
+class States(Lookup):
+    """A `Lookup` that stays one in a batch, so that a network computes every distinct state once."""
 
-    seeds: one a copy of the agent; each draws ``batch_size`` rows, as it would alone.
+    def __getitem__(self, rows: Int[Tensor, " B"]) -> States:
+        return States(self.table, self.index[rows])
+
+    def to(self, device: torch.device) -> States:
+        return States(self.table.to(device), self.index.to(device))
+
+
+def rows_of(obs: Float[Tensor, "B d"] | States) -> tuple[Float[Tensor, "U d"], Int[Tensor, " B"]]:
+    """Observations to compute, and which of them each of the B samples has."""
+    if isinstance(obs, States):
+        return obs.table, obs.index.long()
+    return obs, torch.arange(len(obs), device=obs.device)
+
+
+class Distinct(nn.Module):
+    """A network that reads `States`, each distinct one once: exact, and faster on large batches.
+
+    Its weights are those of ``net``, which must treat every row by itself.
     """
 
-    def __init__(self, log: Transitions, steps: int, batch_size: int, seeds: Sequence[int]):
-        self.log, self.steps, self.batch_size, self.seeds = log, steps, batch_size, seeds
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        rows = len(next(iter(self.log.values())))
-        for _ in range(self.steps):
-            drawn = torch.cat(
-                [torch.randint(rows, (self.batch_size,), generator=g) for g in generators]
-            )
-            yield {name: column[drawn] for name, column in self.log.items()}
+    def forward(self, obs: Float[Tensor, "B d"] | States) -> Float[Tensor, "B A"]:
+        table, row = rows_of(obs)
+        return self.net(table).index_select(0, row)
 
 
-class _Watch(L.Callback):
-    def __init__(self, look: Callable[[OfflineAgent], dict] | None, every: int, decay: bool):
-        self.look, self.every, self.decay, self.rows = look, every, decay, []
-
-    def on_train_batch_start(self, trainer, agent, batch, batch_idx):
-        if self.decay:
-            for group in trainer.optimizers[0].param_groups:
-                group["lr"] = agent.lr * (1 - batch_idx / trainer.num_training_batches)
-
-    def on_before_backward(self, trainer, agent, loss):
-        if not loss.isfinite():  # before the step would spread it to every weight
-            raise FloatingPointError(f"loss is {loss.item()} at step {trainer.global_step}")
-
-    def on_train_batch_end(self, trainer, agent, outputs, batch, batch_idx):
-        if self.look and (batch_idx + 1) % self.every == 0:
-            training = agent.training
-            agent.eval()
-            with torch.no_grad():
-                self.rows.append({"step": batch_idx + 1, **self.look(agent)})
-            agent.train(training)
-
-
-def fit(
-    agent: OfflineAgent,
-    log: Transitions,
-    *,
-    steps: int,
-    batch_size: int = 512,
-    seed: int | Sequence[int] = 0,
-    decay: bool = False,
-    watch: Callable[[OfflineAgent], dict] | None = None,
-    every: int = 100,
-    accelerator: str = "cpu",
-    **trainer,
-) -> list[dict]:
-    """Train ``agent`` in place for ``steps`` batches drawn from ``log``; return what was watched.
-
-    log: columns of equal length, tensors or `Lookup`s, see `OfflineAgent`. steps, batch_size, every >= 1.
-    seed: of the rows drawn; a sequence for an agent of several copies, one each.
-    decay: let the learning rate fall to 0 in a straight line.
-    watch: numbers about the agent, asked for after every ``every`` steps.
-    trainer: anything else that ``lightning.Trainer`` takes.
-    Raises ValueError for an empty or ragged log and values out of range, FloatingPointError when
-    the loss is not finite.
-    """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("every", every)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    lengths = {name: len(column) for name, column in log.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"log must have columns of one length, at least 1, got {lengths}")
-    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-    if len(seeds) != agent.copies:
-        raise ValueError(f"seed must hold one for each of {agent.copies} copies, got {seed}")
-    seen = _Watch(watch, every, decay)
-    with warnings.catch_warnings():
-        # Rows are gathered by index in this process: no worker could make that faster.
-        warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
-        runner = L.Trainer(
-            max_epochs=1,
-            accelerator=accelerator,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            callbacks=[seen],
-            **{"devices": 1, "precision": "32-true", **trainer},
-        )
-        runner.fit(agent, Draws(log, steps, batch_size, seeds))
-    return seen.rows
-
-
-class Follower(nn.Module):
-    """A frozen copy of a module that moves a share ``tau`` of the way after it at each `follow`."""
+class TargetNetwork(nn.Module):
+    """A frozen copy of a module; `update` moves it a share ``tau``, in (0, 1], towards it."""
 
     def __init__(self, module: nn.Module, tau: float):
         super().__init__()
-        if not 0 < tau <= 1:
-            raise ValueError(f"tau must be in (0, 1], got {tau}")
+        checks.inside("(0, 1]", tau=tau)
         self.copy, self.tau = copy.deepcopy(module).requires_grad_(False), tau
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.copy(*inputs)
 
     @torch.no_grad()
-    def follow(self, module: nn.Module) -> None:
-        mine, theirs = list(self.copy.parameters()), list(module.parameters())
-        torch._foreach_lerp_(mine, theirs, self.tau)
+    def update(self, module: nn.Module) -> None:
+        torch._foreach_lerp_(list(self.copy.parameters()), list(module.parameters()), self.tau)
 
 
-def chosen(values: Float[Tensor, "*k B A"], action: Int[Tensor, " B"]) -> Float[Tensor, "*k B"]:
+def q_of_action(
+    values: Float[Tensor, "*k B A"], action: Int[Tensor, " B"]
+) -> Float[Tensor, "*k B"]:
     """The value of the action that was taken, for every leading copy."""
     index = action.expand(values.shape[:-1]).unsqueeze(-1)
     return values.gather(-1, index).squeeze(-1)

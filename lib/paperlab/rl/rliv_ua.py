@@ -10,35 +10,38 @@ a reconstruction, after the same group's SL-MGAC and common multi-task practice:
     Q_k(s, a) = sg[r_k(s, a)] + gamma F_k(s, a),  F_k >= 0         k = click, follow, gift; twins
     LIV(s, a) = sum_k w_k min_j Q_kj(s, a) - c_a
     a* = argmax_a LIV'(s~, a)                                      one action for all tasks
-    gamma F_k  <-  discount alive min_j Q'_kj(s~, a*)              s~: the next state, or one near it
+    gamma F_k  <-  gamma alive min_j Q'_kj(s~, a*)              s~: the next state, or one near it
 
 The TD error is therefore that of y_k = r_k + ... with its reward noise, r_k - E r_k, left out: the
-supervised heads have it. ``sampled_reward`` puts it back. Gifts are heavy-tailed, so that m_g is
-fitted by the gamma deviance, whose minimiser is the mean.
+supervised heads have it. Gifts are heavy-tailed, so that m_g is fitted by the gamma deviance, whose
+minimiser is the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import checks
 from ..nn.grouped import GroupedLayerNorm, GroupedLinear
 from ..nn.mlp import MLP
-from .offline import Follower, OfflineAgent, chosen
-from .pairs import rows_of
+from ..nn.towers import GroupedMLP
+from .offline import OfflineAgent, TargetNetwork, q_of_action, rows_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from .offline import Batch
+
 TASKS = ("click", "follow", "gift")
-TRANSFERS = ("add", "attention", "shared", "separate")
+TRANSFERS = ("add", "shared", "separate")
 SUPERVISION = ("split", "auxiliary", "none")
-OPTIONS = (TRANSFERS, SUPERVISION, ("squared", "smooth_l1"))
+WEIGHTS = (0.1, 0.5, 1.0)  # of the tasks in LIV
+ETA = 2.0  # the actor copies softmax(ETA LIV / spread), the spread of LIV over actions
 
 
 def liv(
@@ -50,16 +53,14 @@ def liv(
 
 
 def bootstrap(
-    next_q: Float[Tensor, "twins 3 B A"],
-    weights: Float[Tensor, 3],
-    costs: Float[Tensor, " A"],
+    next_q: Float[Tensor, "twins 3 B A"], weights: Float[Tensor, 3], costs: Float[Tensor, " A"]
 ) -> Float[Tensor, "3 B"]:
     """What each task bootstraps on: min_j Q'_kj(s~, a*), with ONE a* = argmax LIV' for all tasks.
 
     A maximum for each task would mix policies and promise what no single action gives.
     """
     best = liv(next_q, weights, costs).argmax(-1)
-    return chosen(next_q.amin(0), best).detach()
+    return q_of_action(next_q.amin(0), best).detach()
 
 
 def amount_loss(
@@ -74,7 +75,7 @@ def amount_loss(
 
 
 class Estimates(NamedTuple):
-    """What the network says of every action."""
+    """The network's estimates for every action."""
 
     click: Float[Tensor, "B A"]  # logits: of a click, ...
     follow: Float[Tensor, "B A"]  # ... of a follow given a click, ...
@@ -88,52 +89,27 @@ class Estimates(NamedTuple):
 class TaskTowers(nn.Module):
     """A representation for each of click, follow, gift: (B, d_obs) to (3, B, d).
 
-    transfer: how a denser task helps the next one. ``add``: h~_k = h_k + G_k h~_{k-1};
-        ``attention``: h~_k attends to (h_k, tanh(U_k h~_{k-1})), as in AITM; ``shared``: the tasks
-        share the bottom network only; ``separate``: nothing at all.
+    transfer: how a denser task helps the next one. ``add``: h~_k = h_k + G_k h~_{k-1}; ``shared``:
+        the tasks share the bottom network only; ``separate``: they share nothing.
     """
 
     def __init__(self, d_obs: int, bottom: Sequence[int], transfer: str):
         super().__init__()
         *hidden, d = bottom
-        self.transfer = transfer
         copies = 3 if transfer == "separate" else 1
-        self.bottoms = nn.ModuleList(
-            MLP(d_obs, hidden, d, activation=nn.ELU) for _ in range(copies)
-        )
+        bottom = [MLP(d_obs, hidden, d, activation=nn.ELU) for _ in range(copies)]
+        self.bottoms = nn.ModuleList(bottom)
         self.own = GroupedLinear(3, d, d)
-        if transfer == "add":
-            self.pass_on = nn.ModuleList(nn.Linear(d, d, bias=False) for _ in range(2))  # G_k
-        if transfer == "attention":
-            self.pass_on = nn.ModuleList(nn.Linear(d, d) for _ in range(2))  # U_k
-            self.attend = nn.ModuleList(nn.Linear(d, 3 * d, bias=False) for _ in range(2))
+        passed = 2 if transfer == "add" else 0
+        self.pass_on = nn.ModuleList(nn.Linear(d, d, bias=False) for _ in range(passed))  # G_k
         self.norm = GroupedLayerNorm(3, d)
 
     def forward(self, obs: Float[Tensor, "B d_obs"]) -> Float[Tensor, "3 B d"]:
         x = torch.stack([bottom(obs) for bottom in self.bottoms])
         h = list(F.elu(self.own(x.expand(3, -1, -1))))
-        for k in (1, 2):  # along the funnel
-            if self.transfer == "add":
-                h[k] = h[k] + self.pass_on[k - 1](h[k - 1])
-            elif self.transfer == "attention":
-                tokens = torch.stack([h[k], torch.tanh(self.pass_on[k - 1](h[k - 1]))])
-                query, key, value = self.attend[k - 1](tokens).chunk(3, -1)
-                weight = ((query * key).sum(-1) / query.shape[-1] ** 0.5).softmax(0)
-                h[k] = (weight[..., None] * value).sum(0)
+        for k, G in enumerate(self.pass_on, 1):  # along the funnel
+            h[k] = h[k] + G(h[k - 1])
         return self.norm(torch.stack(h))
-
-
-class Heads(nn.Module):
-    """Independent ELU MLPs, one a group, as batched products: (G, B, d) to (G, B, A)."""
-
-    def __init__(self, groups: int, widths: Sequence[int]):
-        super().__init__()
-        self.layers = nn.ModuleList(GroupedLinear(groups, a, b) for a, b in pairwise(widths))
-
-    def forward(self, x: Float[Tensor, "G B d"]) -> Float[Tensor, "G B A"]:
-        for layer in self.layers[:-1]:
-            x = F.elu(layer(x))
-        return self.layers[-1](x)
 
 
 class Network(nn.Module):
@@ -144,8 +120,8 @@ class Network(nn.Module):
         self.split, self.gamma, self.follower = split, gamma, list(follower)
         self.towers = TaskTowers(d_obs, bottom, transfer)
         widths = (bottom[-1], *heads, n_actions)
-        self.rates = Heads(5, widths)  # click, follow, gift, amount, survival
-        self.values = Heads(6, widths)
+        self.rates = GroupedMLP(5, widths)  # click, follow, gift, amount, survival
+        self.values = GroupedMLP(6, widths)
 
     def forward(self, obs: Float[Tensor, "B d_obs"]) -> Estimates:
         h = self.towers(obs)
@@ -164,22 +140,19 @@ class Network(nn.Module):
 
 
 class RLIVUA(OfflineAgent):
-    """The agent. A batch has ``obs`` and ``next_obs`` (B, d) or `States`, the latter the next state or
-    what stands in for it; ``action``, ``click``, ``follow`` in {0, 1}, ``gift`` value >= 0, all (B,);
-    ``done`` (B,): 1 where the pair is known to be lost, 0 where an approximation cannot know.
-    ``discount`` (B,), optional: of the gap, in time; ``lost`` (B,): for the survival head only.
+    """The agent. A batch has ``obs`` and ``next_obs`` (B, d) or `States`, the latter the next state
+    or what stands in for it; ``action``, ``click``, ``follow`` in {0, 1}, ``gift`` value >= 0, all
+    (B,); ``done`` (B,): 1 where the pair is known to be lost, 0 where an approximation cannot know.
+    ``lost`` (B,): for the survival head only.
 
-    weights: of click, follow and gift in the total. costs: of the actions (A of them), >= 0.
+    costs: of the actions (A of them), >= 0.
     bottom, heads: widths of the shared network and of every head. transfer: see `TaskTowers`.
     supervision: ``split``, as above; ``auxiliary``: the funnel heads shape the representation only
-        and Q is free, Q = softplus; ``none``: no funnel heads are trained.
-    sampled_reward: keep the noise of the logged reward in the TD error. With a free Q it always is.
-    error: ``squared``, or ``smooth_l1``, which is not that of a mean (an ablation).
-    survival: multiply what follows by a learned chance of meeting again. With ``discount`` in time
-        the product is a little high: pairs that are lost are those with long gaps.
+        and Q is free, Q = softplus, with the noise of the logged reward in its TD error; ``none``:
+        the same, and no funnel heads are trained.
+    survival: multiply what follows by a learned chance of meeting again.
     follower: columns of obs that are 1 for a pair that follows: it cannot follow again.
-    tau: share by which the target network moves each step, (0, 1]. eta: the actor copies
-        softmax(eta LIV / spread), the spread of LIV over actions.
+    tau: share by which the target network moves each step, (0, 1].
     Raises ValueError for values out of range.
     """
 
@@ -187,7 +160,6 @@ class RLIVUA(OfflineAgent):
         self,
         d_obs: int,
         *,
-        weights: Sequence[float] = (0.1, 0.5, 1.0),
         costs: Sequence[float] = (0.0, 0.02, 0.06),
         gamma: float = 0.95,
         lr: float = 1e-3,
@@ -195,96 +167,84 @@ class RLIVUA(OfflineAgent):
         heads: Sequence[int] = (64, 32),
         transfer: str = "add",
         supervision: str = "split",
-        sampled_reward: bool = False,
-        error: str = "squared",
         survival: bool = False,
         follower: Sequence[int] = (),
         tau: float = 0.005,
-        eta: float = 2.0,
     ):
         super().__init__(gamma, lr)
-        options = {"transfer": transfer, "supervision": supervision, "error": error}
-        for (name, value), allowed in zip(options.items(), OPTIONS, strict=True):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if len(weights) != 3 or min(weights) < 0:
-            raise ValueError(f"weights must be 3 numbers, at least 0, got {weights}")
-        if not costs or min(costs) < 0:
+        checks.one_of(TRANSFERS, transfer=transfer)
+        checks.one_of(SUPERVISION, supervision=supervision)
+        if not costs or not all(0 <= cost < float("inf") for cost in costs):
             raise ValueError(f"costs must be numbers, at least 0, one an action, got {costs}")
-        if eta <= 0:
-            raise ValueError(f"eta must be above 0, got {eta}")
-        self.supervision, self.error, self.eta = supervision, error, eta
-        self.survival, self.sampled_reward = survival, sampled_reward or supervision != "split"
-        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        self.supervision, self.survival = supervision, survival
+        self.register_buffer("weights", torch.tensor(WEIGHTS), persistent=False)
         self.register_buffer("costs", torch.tensor(costs), persistent=False)
         self.register_buffer("spread", torch.ones(4))  # var of y by task; squared spread of LIV
-        split, A = supervision == "split", len(costs)
-        self.net = Network(d_obs, A, bottom, heads, transfer, split, gamma, follower)
-        self.slow = Follower(self.net, tau)
+        self.split, A = supervision == "split", len(costs)
+        self.net = Network(d_obs, A, bottom, heads, transfer, self.split, gamma, follower)
+        self.slow = TargetNetwork(self.net, tau)
         self.actor = MLP(d_obs, heads, A, activation=nn.ELU)
 
-    def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Every term by name. The network sees each row of `States` once."""
         obs, row = rows_of(batch["obs"])
-        found = self.net(obs)
+        est = self.net(obs)
         cell = row * len(self.costs) + batch["action"]
 
         def logged(values: Float[Tensor, "*k U A"]) -> Float[Tensor, "*k B"]:
             return values.flatten(-2).index_select(-1, cell)
 
-        terms = {"td": self._td(found, batch, logged)}
+        terms = {"td": self._td(est, batch, logged)}
         if self.supervision != "none":
-            terms |= self._supervised(found, batch, logged, self.net.may_follow(obs)[row])
+            terms |= self._supervised(est, batch, logged, self.net.may_follow(obs)[row])
         if self.survival:
-            met = logged(found.survival)
+            met = logged(est.survival)
             terms["survival"] = F.binary_cross_entropy_with_logits(met, 1 - batch["lost"])
-        score = liv(found.q, self.weights, self.costs).detach()
+        score = liv(est.q, self.weights, self.costs).detach()
         score = score - score.mean(1, keepdim=True)
         self._track(3, score.square().mean(1)[row].mean())
-        teacher = (self.eta * score / self.spread[3].sqrt()).softmax(-1)
+        teacher = (ETA * score / self.spread[3].sqrt()).softmax(-1)
         each = F.cross_entropy(self.actor(obs), teacher, reduction="none")
         return terms | {"actor": each[row].mean()}
 
-    def loss(self, batch: Mapping[str, Tensor], step: int) -> Float[Tensor, ""]:
-        self.slow.follow(self.net)
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
+        self.slow.update(self.net)
         return sum(self.losses(batch).values())
 
     @torch.no_grad()
-    def targets(self, batch: Mapping[str, Tensor], survival: Tensor) -> Float[Tensor, "3 B"]:
-        """What the future part of Q should be: discount alive Q'(s~, a*). survival: logits (B,)."""
+    def targets(self, batch: Batch, survival: Tensor) -> Float[Tensor, "3 B"]:
+        """What the future part of Q should be: gamma alive Q'(s~, a*). survival: logits (B,)."""
         alive = 1 - batch["done"]
         if self.survival:
             alive = alive * survival.sigmoid()
         after, row = rows_of(batch["next_obs"])
         value = bootstrap(self.slow(after).q, self.weights, self.costs)
-        return batch.get("discount", self.gamma) * alive * value[:, row]
+        return self.gamma * alive * value[:, row]
 
-    def _td(self, found: Estimates, batch, logged: Callable) -> Float[Tensor, ""]:
-        """sum_k lambda_k sum_j H(y_k - Q_kj), lambda_k = 1 / the running variance of y_k."""
-        reward = logged(found.reward).detach()
-        if self.sampled_reward:
+    def _td(self, est: Estimates, batch, logged: Callable) -> Float[Tensor, ""]:
+        """sum_k lambda_k sum_j (y_k - Q_kj)^2 / 2, lambda_k = 1 / the running variance of y_k."""
+        reward = logged(est.reward).detach()
+        if not self.split:
             reward = torch.stack([batch[task].to(reward) for task in TASKS])
-        y = reward + self.targets(batch, logged(found.survival))
+        y = reward + self.targets(batch, logged(est.survival))
         self._track(slice(3), y.var(1))
-        error = (y - logged(found.q)) / self.spread[:3, None].sqrt()
-        if self.error == "smooth_l1":
-            return 6 * F.smooth_l1_loss(error, torch.zeros_like(error))
+        error = (y - logged(est.q)) / self.spread[:3, None].sqrt()
         return 6 * error.square().mean() / 2
 
-    def _supervised(self, found: Estimates, batch, logged: Callable, may_follow) -> dict:
+    def _supervised(self, est: Estimates, batch, logged: Callable, may_follow) -> dict:
         """Each rate on ALL exposures it can be seen on, through the funnel's products."""
-        click = logged(found.click)
+        click = logged(est.click)
         terms = {"click": F.binary_cross_entropy_with_logits(click, batch["click"].to(click))}
         gave = (batch["gift"] > 0).to(click)
         for name, happened in (("follow", batch["follow"].to(click)), ("gift", gave)):
-            logit = logged(getattr(found, name))
+            logit = logged(getattr(est, name))
             yes = F.logsigmoid(click) + F.logsigmoid(logit)  # log(p_c p)
             no = torch.logaddexp(F.logsigmoid(-click), F.logsigmoid(click) + F.logsigmoid(-logit))
             each = -(happened * yes + (1 - happened) * no)
             if name == "follow":
                 each = each * may_follow
             terms[name] = each.mean()
-        each = amount_loss(logged(found.amount), batch["gift"], "none")
+        each = amount_loss(logged(est.amount), batch["gift"], "none")
         return terms | {"amount": (each * gave).mean()}
 
     def _track(self, k: int | slice, now: Tensor) -> None:
@@ -292,10 +252,10 @@ class RLIVUA(OfflineAgent):
         if self.training:
             self.spread[k] = self.spread[k].lerp(now.detach().clamp_min(1e-6), 0.02)
 
-    def policy(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B A"]:
+    def policy(self, batch: Batch) -> Float[Tensor, "B A"]:
         """The actor's probabilities; serving needs nothing else."""
         return self.actor(batch["obs"]).softmax(-1)
 
-    def q(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B A"]:
+    def q(self, batch: Batch) -> Float[Tensor, "B A"]:
         """LIV of every action, by the slow copy of the critics: an average over recent steps."""
         return liv(self.slow(batch["obs"]).q, self.weights, self.costs)

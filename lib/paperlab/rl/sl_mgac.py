@@ -13,28 +13,32 @@ with Q' from a peer: two pairs of critics learn in turn, each the other's target
 softmax(2 min_j Q_j) and serves alone.
 
 Architecture, constants and losses are those of the authors' research code; the paper's own tables
-were not at hand. Ours: the bucket probabilities p (the released critic reads the OBSERVED bucket,
+were not at hand. What differs: the bucket probabilities p (the released critic reads the OBSERVED bucket,
 ``leaky=True``), a dense encoder in place of sequence attention, LayerNorm without weights (the linear
-layer after it has them), means instead of sums in the losses, initial weights, the options
-``average`` and ``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
+layer after it has them), means instead of sums in the losses, initial weights, the option
+``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..nn.towers import Deal, GroupTowers, deal
-from .offline import OfflineAgent, chosen
-from .watchtime import REWARDS, T_BAN, live_buckets, one_of, video_buckets
+from .. import checks
+from ..nn.towers import GroupIndex, GroupTowers, group_index
+from .offline import OfflineAgent, q_of_action
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
+    from .offline import Batch
+
+T_BAN = 13.0  # s; not inserting counts like this much video: 10 + 15 (.34 - .3) / .2
+FORMS = ("paper", "live")
 # Which of the six groups (Core, Gift, Potential old and new, Long old and new) share a tower.
 MERGES = {
     1: (0, 0, 0, 0, 0, 0),
@@ -44,25 +48,62 @@ MERGES = {
     5: (0, 0, 1, 2, 3, 4),
     6: (0, 1, 2, 3, 4, 5),
 }
-SIGNALS = ("live", "video")
-RANGE = (1.0, 25.0)  # seconds that the head of not inserting spans, by signal ...
+# By signal, live then video:
+EDGES = {  # of the buckets, seconds; video is the mean over a page's videos
+    "live": (0.0, 6.0, 15.0, 30.0, 60.0, 100.0, 600.0, 1200.0),
+    "video": (0.0, 3.0, 10.0, 25.0, 50.0, 100.0, 600.0, 1200.0),
+}
+RANGE = (1.0, 25.0)  # seconds that the head of not inserting spans ...
 ASIDE = (0.0, T_BAN / 25)  # ... and its constant target
-UNSEEN = (0, 2)  # buckets that the leaky critic is told when nothing was inserted
+UNSEEN = (0, 2)  # buckets that the leaky critic reads when nothing was inserted
 SLOPES = (1.0, 2.0)  # of the Huber loss of the ratios
 
 
+def reward(
+    live: Float[Tensor, " B"],
+    video: Float[Tensor, " B"],
+    inserted: Bool[Tensor, " B"],
+    form: str = "paper",
+) -> Float[Tensor, " B"]:
+    """What one request is worth; live and (mean) video watch time in seconds.
+
+    ``paper``: sigmoid(0.1 (live - video)) if inserted, else sigmoid(-1.3) = .2142; in (0, 1).
+    ``live``: live minutes, the greedy reward that the paper argues against.
+    """
+    checks.one_of(FORMS, form=form)
+    if form == "live":
+        return live * inserted / 60
+    return torch.sigmoid(0.1 * torch.where(inserted, live - video, -T_BAN))
+
+
+class Buckets(nn.Module):
+    """Watch time as a bucket and a ratio inside it; edges in seconds, the last one is a ceiling."""
+
+    def __init__(self, edges: Sequence[float]):
+        super().__init__()
+        self.register_buffer("starts", torch.tensor(edges[:-1]), persistent=False)
+        self.register_buffer("widths", torch.tensor(edges).diff(), persistent=False)
+
+    def encode(self, seconds: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+        """Bucket in 0..6 and ratio in [0, 1]; times are clipped into the outer edges."""
+        seconds = seconds.clamp(self.starts[0], self.starts[-1] + self.widths[-1])
+        bucket = torch.bucketize(seconds, self.starts[1:], right=True)
+        return bucket, (seconds - self.starts[bucket]) / self.widths[bucket]
+
+    def decode(self, bucket: Int[Tensor, " B"], ratio: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Seconds."""
+        return self.starts[bucket] + ratio * self.widths[bucket]
+
+
 def huber(
-    error: Float[Tensor, "*shape"],
-    slope: float = 1.0,
-    delta: float = 0.1,
-    reduction: str = "mean",
+    error: Float[Tensor, "*shape"], slope: float = 1.0, delta: float = 0.1, reduction: str = "mean"
 ) -> Float[Tensor, "*out"]:
     """The released loss: e^2 / 2 up to delta, then ``slope`` per unit more.
 
     Its derivative jumps from delta to slope, so that with delta = .1 it pulls almost like |e|:
     towards the median, not the mean. reduction: mean, sum or none.
     """
-    one_of("reduction", reduction, ("mean", "sum", "none"))
+    checks.one_of(("mean", "sum", "none"), reduction=reduction)
     size = error.abs()
     small = size.clamp(max=delta)
     loss = small.square() / 2 + slope * (size - small)
@@ -85,7 +126,7 @@ def teacher(q: Float[Tensor, "B A"], eta: float = 2.0) -> Float[Tensor, "B A"]:
 
 
 class Times(NamedTuple):
-    """What one pair of critics says of watch times."""
+    """Watch times as one pair of critics predicts them."""
 
     logp: Float[Tensor, "twins 2 B 7"] | None  # of the buckets, live then video
     ratios: Float[Tensor, "twins 2 B 8"]  # inside each bucket, and of not inserting
@@ -97,19 +138,19 @@ class TimeCritic(nn.Module):
 
     def __init__(self, d_in: int, widths: Sequence[int], towers: int, agent: SLMGAC):
         super().__init__()
-        self.form, self.average, self.leaky = agent.form, agent.average, agent.leaky
+        self.form, self.leaky = agent.form, agent.leaky
         self.split, self.gamma = agent.split, agent.gamma
         self.norm = nn.LayerNorm(d_in, elementwise_affine=False) if agent.norm else nn.Identity()
         self.time = GroupTowers(d_in, widths, 8 if agent.leaky else 15, towers, heads=4)
         self.value = GroupTowers(d_in, widths, 2, towers, heads=2)
-        for name in ("starts", "widths"):
-            table = torch.stack([getattr(b, name) for b in (live_buckets(), video_buckets())])
-            self.register_buffer(name, table[:, None], persistent=False)  # (2, 1, 7)
+        edges = torch.tensor(list(EDGES.values()))[:, None]
+        self.register_buffer("starts", edges[..., :-1], persistent=False)  # (2, 1, 7)
+        self.register_buffer("widths", edges.diff(), persistent=False)
 
     def forward(
         self,
-        x: Float[Tensor, "towers room d_in"],
-        to: Deal,
+        x: Float[Tensor, "towers capacity d_in"],
+        to: GroupIndex,
         seen: Int[Tensor, "2 B"] | None = None,
     ) -> tuple[Float[Tensor, "twins B 2"], Times]:
         """Q and times. seen: observed buckets (live, video), which only the leaky critic reads."""
@@ -128,9 +169,6 @@ class TimeCritic(nn.Module):
             share = logp.exp()
         mean = (share * seconds).sum(-1)
         insert = _worth(mean[:, 0], mean[:, 1], self.form)
-        if self.average == "reward":
-            each = _worth(seconds[:, 0], mean[:, 1, :, None], self.form)
-            insert = (share[..., 0, :, :] * each).sum(-1)
         none = _worth(*(ratios[:, k, :, 7] * RANGE[k] for k in range(2)), self.form)
         return Times(logp, ratios, torch.stack([none, insert], -1))
 
@@ -140,13 +178,11 @@ class SLMGAC(OfflineAgent):
 
     d_obs: features of a state. merge: K, the number of towers, a key of `MERGES`.
     encoder, towers: widths of the shared input network and of each tower (the paper's sizes).
-    form: `reward`'s. eta: the actor copies softmax(eta Q).
+    form: `reward`'s.
     split: Q = sg[r] + gamma ELU(v); False leaves all of Q to bootstrapping, Q = v.
     norm: LayerNorm before every head.
-    average: what the bucket probabilities average, ``time`` (the sheet's) or ``reward`` (ours: the
-        mean of a sigmoid is not the sigmoid of the mean).
-    error: loss of the TD and reward errors, the paper's ``huber`` or ``squared`` (ours: a mean).
-    leaky: the released critic, which is told the observed bucket; it also needs ``next_live``,
+    error: loss of the TD and reward errors, the paper's ``huber`` or ``squared``, that of a mean.
+    leaky: the released critic, which reads the observed bucket; it also needs ``next_live``,
         ``next_video`` and ``next_action``.
     copies: see `OfflineAgent`; rows of ``policy`` and ``q`` stand copy by copy too.
     Raises ValueError for values out of range.
@@ -162,75 +198,71 @@ class SLMGAC(OfflineAgent):
         encoder: Sequence[int] = (256, 128),
         towers: Sequence[int] = (64, 32),
         form: str = "paper",
-        eta: float = 2.0,
         split: bool = True,
         norm: bool = True,
-        average: str = "time",
         error: str = "huber",
         leaky: bool = False,
         copies: int = 1,
     ):
         super().__init__(gamma, lr, copies)
-        one_of("merge", merge, tuple(MERGES))
-        one_of("form", form, REWARDS)
-        one_of("average", average, ("time", "reward"))
-        one_of("error", error, ("huber", "squared"))
-        if eta <= 0:
-            raise ValueError(f"eta must be above 0, got {eta}")
-        self.form, self.eta, self.split, self.norm = form, eta, split, norm
-        self.average, self.error, self.leaky = average, error, leaky
+        checks.one_of(MERGES, merge=merge)
+        checks.one_of(FORMS, form=form)
+        checks.one_of(("huber", "squared"), error=error)
+        self.form, self.split, self.norm = form, split, norm
+        self.error, self.leaky = error, leaky
         self.register_buffer("tower", torch.tensor(MERGES[merge]), persistent=False)
-        self.live, self.video, self.merge = live_buckets(), video_buckets(), merge
+        self.buckets = nn.ModuleDict({name: Buckets(edges) for name, edges in EDGES.items()})
+        self.merge = merge
         *hidden, d = encoder
         self.encoder = GroupTowers(d_obs, hidden, d, copies)
         self.critics = nn.ModuleList(TimeCritic(d, towers, copies * merge, self) for _ in range(2))
         self.actor = GroupTowers(d, towers, 2, copies * merge)
 
-    def losses(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Float[Tensor, ""]]:
-        """Every term by name; even steps teach critic 0 and ask critic 1, odd steps the reverse."""
+    def losses(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
+        """Every term by name; even steps train critic 0 on targets of critic 1, odd steps the reverse."""
         learner, peer = self.critics[step % 2], self.critics[1 - step % 2]
-        action, to = batch["action"], self.deal(batch)
-        x = to.hand_out(self.encode(batch["obs"]))
+        action, to = batch["action"], self.group_index(batch)
+        x = to.scatter(self.encode(batch["obs"]))
         q, times = learner(x, to, self._seen(batch, ""))
         with torch.no_grad():
-            after = to.hand_out(self.encode(batch["next_obs"]))  # users stay in their groups
+            after = to.scatter(self.encode(batch["next_obs"]))  # users stay in their groups
             next_q, _ = peer(after, to, self._seen(batch, "next_"))
         y = target(batch["reward"], batch["done"], next_q, self.gamma)
         terms = {
-            "td": self._size(y - chosen(q, action)),
-            "reward": self._size(batch["reward"] - chosen(times.reward, action)),
+            "td": self._size(y - q_of_action(q, action)),
+            "reward": self._size(batch["reward"] - q_of_action(times.reward, action)),
             **self._time_losses(times, batch),
         }
         logits = self.actor(learner.norm(x.detach()), to)[0]
-        terms["actor"] = F.cross_entropy(logits, teacher(q.amin(0), self.eta))
+        terms["actor"] = F.cross_entropy(logits, teacher(q.amin(0)))
         return {name: self.copies * term for name, term in terms.items()}  # each as if alone
 
-    def loss(self, batch: Mapping[str, Tensor], step: int) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         return sum(self.losses(batch, step).values())
 
-    def policy(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B 2"]:
+    def policy(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """The actor's probabilities of not inserting and inserting."""
-        to = self.deal(batch)
-        x = self.critics[0].norm(to.hand_out(self.encode(batch["obs"])))
+        to = self.group_index(batch)
+        x = self.critics[0].norm(to.scatter(self.encode(batch["obs"])))
         return self.actor(x, to)[0].softmax(-1)
 
-    def q(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B 2"]:
+    def q(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """min_j Q_j, the mean of both pairs of critics."""
-        to, seen = self.deal(batch), self._seen(batch, "")
-        x = to.hand_out(self.encode(batch["obs"]))
+        to, seen = self.group_index(batch), self._seen(batch, "")
+        x = to.scatter(self.encode(batch["obs"]))
         return sum(critic(x, to, seen)[0].amin(0) for critic in self.critics) / 2
 
     def encode(self, obs: Float[Tensor, "B d_obs"]) -> Float[Tensor, "B d"]:
         """The shared input network, each copy's on its own rows."""
         rows = torch.arange(len(obs), device=obs.device)
-        to = Deal(rows, self.copies, len(obs) // self.copies)
-        return self.encoder(to.hand_out(obs), to)[0]
+        to = GroupIndex(rows, self.copies, len(obs) // self.copies)
+        return self.encoder(to.scatter(obs), to)[0]
 
-    def deal(self, batch: Mapping[str, Tensor]) -> Deal:
-        """Seats by copy and group."""
+    def group_index(self, batch: Batch) -> GroupIndex:
+        """Towers by copy and group."""
         tower = self.tower[batch["group"]]
         copy = torch.arange(len(tower), device=tower.device) // (len(tower) // self.copies)
-        return deal(copy * self.merge + tower, self.copies * self.merge)
+        return group_index(copy * self.merge + tower, self.copies * self.merge)
 
     def _size(self, error: Tensor) -> Float[Tensor, ""]:
         """Summed over the two critics of a pair, mean over the batch."""
@@ -239,23 +271,21 @@ class SLMGAC(OfflineAgent):
     def _time_losses(self, times: Times, batch) -> dict[str, Float[Tensor, ""]]:
         """Cross-entropy of the bucket and Huber loss of the ratio, on the logged action only."""
         inserted, terms = batch["action"] == 1, {}
-        for k, name in enumerate(SIGNALS):
-            bucket, ratio = getattr(self, name).encode(batch[name])
+        for k, name in enumerate(EDGES):
+            bucket, ratio = self.buckets[name].encode(batch[name])
             unit = torch.where(inserted, bucket, 7)
             wanted = torch.where(inserted, ratio, ASIDE[k])
-            terms[name] = 2 * huber(wanted - chosen(times.ratios[:, k], unit), SLOPES[k])
+            terms[name] = 2 * huber(wanted - q_of_action(times.ratios[:, k], unit), SLOPES[k])
             if times.logp is not None:
-                terms[name + " bucket"] = -2 * (chosen(times.logp[:, k], bucket) * inserted).mean()
+                logp = q_of_action(times.logp[:, k], bucket)
+                terms[name + " bucket"] = -2 * (logp * inserted).mean()
         return terms
 
-    def _seen(self, batch: Mapping[str, Tensor], when: str) -> Int[Tensor, "2 B"] | None:
+    def _seen(self, batch: Batch, when: str) -> Int[Tensor, "2 B"] | None:
         if not self.leaky:
             return None
-        inserted = batch[when + "action"] == 1
-        codes = [getattr(self, name).encode(batch[when + name])[0] for name in SIGNALS]
-        return torch.where(
-            inserted, torch.stack(codes), inserted.new_tensor(UNSEEN, dtype=int)[:, None]
-        )
+        codes = torch.stack([self.buckets[k].encode(batch[when + k])[0] for k in EDGES])
+        return torch.where(batch[when + "action"] == 1, codes, codes.new_tensor(UNSEEN)[:, None])
 
 
 def _worth(live: Tensor, video: Tensor, form: str) -> Tensor:

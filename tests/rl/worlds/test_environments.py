@@ -6,13 +6,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from paperlab.bench import environments as bench
-from paperlab.rl.worlds.environments import (
-    LiveAlloc,
-    LiveAllocVector,
-    UserAuthorFunnel,
-    UserAuthorFunnelVector,
-)
+from paperlab.rl.worlds.environments import WorldEnv, WorldVectorEnv
+from paperlab.rl.worlds.funnel import FunnelModel
+from paperlab.rl.worlds.live import LiveModel
 
+WORLDS = [FunnelModel(), LiveModel()]
 IDS = ("UserAuthorFunnel-v0", "LiveAlloc-v0")
 
 
@@ -36,11 +34,11 @@ def test_ids_make_one_and_many(name):
     assert many.observation_space.contains(seen)
 
 
-@pytest.mark.parametrize("make", [UserAuthorFunnelVector, LiveAllocVector])
-def test_an_episode_ends_with_its_own_observation_and_the_next_step_begins_anew(make):
-    env = make(num_envs=200, horizon=3)
+@pytest.mark.parametrize("world", WORLDS)
+def test_an_episode_ends_with_its_own_observation_and_the_next_step_begins_anew(world):
+    env = WorldVectorEnv(world, 200, 3)
     first, _ = env.reset(seed=0)
-    again, _ = make(num_envs=200, horizon=3).reset(seed=0)
+    again, _ = WorldVectorEnv(world, 200, 3).reset(seed=0)
     np.testing.assert_array_equal(first, again)
     over = np.zeros(200, bool)
     lengths = np.zeros(200, int)
@@ -54,60 +52,71 @@ def test_an_episode_ends_with_its_own_observation_and_the_next_step_begins_anew(
 
 
 def test_the_vector_sees_what_the_model_pays():
-    env = UserAuthorFunnelVector(num_envs=50_000, start=(0, 0, 0, 1))
+    env = WorldVectorEnv(FunnelModel(), 50_000, 50)
     seen, _ = env.reset(seed=1)
-    assert (seen[:, 4:] == [0, 0, 0, 1]).all() and np.allclose(seen[:, :4].sum(1), 1)
+    assert (seen[:, 4:] == [1, 0, 0, 0]).all() and np.allclose(seen[:, :4].sum(1), 1)
     actions = np.arange(50_000) % 3
     _, reward, _, _, info = env.step(actions)
-    paid = 0.1 * info["click"] + 0.5 * info["follow"] + info["gift"] - env.boost_costs[actions]
+    model = env.world
+    paid = 0.1 * info["click"] + 0.5 * info["follow"] + info["gift"] - model.boost_costs[actions]
     np.testing.assert_allclose(reward, paid, rtol=1e-5, atol=1e-6)
-    want = env.rewards().reshape(3, 4, 4)[:, :, 3].mean(1)
+    want = model.rewards().reshape(3, 4, 4)[:, :, 0].mean(1)
     for a in range(3):
         at = reward[actions == a]
         assert abs(at.mean() - want[a]) < 4 * at.std() / np.sqrt(len(at))
 
 
 def test_a_lost_pair_terminates():
-    env = UserAuthorFunnelVector(num_envs=5000, lost_after=1)
+    env = WorldVectorEnv(FunnelModel(lost_after=1), 5000, 50)
     env.reset(seed=0)
     _, _, ended, _, info = env.step(np.zeros(5000, int))
     np.testing.assert_array_equal(ended, info["gap"] > 1)
 
 
 def test_live_observations_hide_the_state_behind_noise():
-    clear, noisy = (LiveAllocVector(num_envs=500, noise=n) for n in (0.0, 0.5))
-    a, b = clear.reset(seed=2)[0], noisy.reset(seed=2)[0]
-    assert (a[:, 6] == 0.5).all() and (a[:, 7] == 0).all() and b[:, 6].std() > 0.3
-    np.testing.assert_array_equal(a[:, :6], b[:, :6])
-    assert a[:, 8:].std() == pytest.approx(1, abs=0.1)
+    seen, _ = WorldVectorEnv(LiveModel(), 5000, 50).reset(seed=2)
+    assert (seen[:, :6].sum(1) == 1).all()
+    for column, mean, spread in ((6, 0.5, 0.1), (7, 0, 0.1), (9, 0, 1)):
+        assert seen[:, column].mean() == pytest.approx(mean, abs=0.06 * spread)
+        assert seen[:, column].std() == pytest.approx(spread, rel=0.05)
 
 
-def test_an_environment_is_its_model():
-    env = UserAuthorFunnel(forgetting=0.01, horizon=5)
-    assert env.optimal()[1].new_pair == pytest.approx(1.377422, abs=1e-5)
-    assert LiveAlloc(discount=0.5).discount == 0.5
-    assert env.log_dataset("uniform", 10, 0)["state"].shape == (10,)
+def test_a_single_environment_is_a_vector_of_one():
+    one, many = WorldEnv(LiveModel(), 5), WorldVectorEnv(LiveModel(), 1, 5)
+    np.testing.assert_array_equal(one.reset(seed=4)[0], many.reset(seed=4)[0][0])
+    for t in range(5):
+        single, batch = one.step(t % 2), many.step([t % 2])
+        np.testing.assert_array_equal(single[0], batch[0][0])
+        assert single[1:4] == tuple(x[0] for x in batch[1:4])
+        if single[2] or single[3]:
+            break
 
 
-@pytest.mark.parametrize(
-    "make", [UserAuthorFunnel, LiveAlloc, UserAuthorFunnelVector, LiveAllocVector]
-)
-def test_bad_arguments(make):
-    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
-        make(horizon=0)
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("wrong", [3, -1, 0.5, np.nan, None, "1"])
+def test_actions_outside_their_space_are_refused(name, wrong):
+    one, many = (gymnasium.make(name).unwrapped, gymnasium.make_vec(name, num_envs=4).unwrapped)
+    for env, given in ((one, wrong), (many, [0, 0, wrong, 0]), (many, [0, 0]), (one, [0])):
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match="actions must be integers in 0..") as error:
+            env.step(given)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, np.nan, np.inf, None])
+def test_bad_sizes_are_refused(name, wrong):
+    for call in (
+        lambda: gymnasium.make(name, horizon=wrong),
+        lambda: gymnasium.make_vec(name, num_envs=3, horizon=wrong),
+        lambda: WorldVectorEnv(FunnelModel(), wrong, 5),
+    ):
+        with pytest.raises(ValueError, match="must be (at least 1|a whole number), got"):
+            call()
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\), got nan"):
+        gymnasium.make(name, discount=np.nan)
     with pytest.raises(TypeError, match="colour"):
-        make(colour=1)
-
-
-def test_other_bad_arguments():
-    with pytest.raises(ValueError, match="start must hold 4 probabilities"):
-        UserAuthorFunnel(start=(1, 0))
-    with pytest.raises(ValueError, match="sum to 1"):
-        UserAuthorFunnelVector(start=(0.5, 0, 0, 0))
-    with pytest.raises(ValueError, match=r"noise must be in \[0, 1\]"):
-        LiveAlloc(noise=-1)
-    with pytest.raises(ValueError, match="num_envs must be at least 1"):
-        LiveAllocVector(num_envs=0)
+        gymnasium.make(name, colour=1)
 
 
 def test_the_plain_environment_of_the_bench_is_the_same_one():

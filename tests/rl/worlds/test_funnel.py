@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.rl.worlds.exposures import FunnelModel
-from paperlab.rl.worlds.tabular import Choices, policy_table, value_iteration
+from paperlab.rl.worlds.funnel import FunnelModel
+from paperlab.rl.worlds.tabular import Choices, action_values, policy_table
 
 TEACHING, FORGETTING = FunnelModel(), FunnelModel(forgetting=0.01)
 
@@ -48,7 +48,8 @@ def test_gaps_forget_as_the_sheet_says():
 def test_a_gap_is_the_sum_over_its_lengths():
     """The closed form against the series, with everything at once: loss, forgetting, time."""
     model = FunnelModel(forgetting=0.03, time_discount=0.99, lost_after=40)
-    slow, once = np.zeros((4, 4)), model.forget_once()
+    slow, once = np.zeros((4, 4)), 0.97 * np.eye(4) + 0.03 * np.eye(4, k=-1)
+    once[0, 0] = 1
     for z, g in enumerate(model.gap_means):
         for n in range(1, 41):
             chance = (1 / g) * (1 - 1 / g) ** (n - 1)
@@ -139,11 +140,14 @@ def test_the_simulated_world_is_not_the_real_one():
     "model", [TEACHING, FORGETTING, FunnelModel(time_discount=0.99, lost_after=99)]
 )
 def test_two_solvers_agree(model):
+    """Policy iteration against repeated Bellman backups."""
     actions, values = model.optimal()
-    V = value_iteration(model.transitions(), model.rewards())
+    P, R = model.transitions(), model.rewards()
+    V = np.zeros(16)
+    for _ in range(2000):
+        V = action_values(P, R, V).max(0)
     np.testing.assert_allclose(V, values.total.ravel(), atol=1e-7)
-    np.testing.assert_allclose(values.q.max(0), values.total, atol=1e-9)
-    np.testing.assert_array_equal(values.q.argmax(0), actions)
+    np.testing.assert_array_equal(action_values(P, R, V).argmax(0), actions.ravel())
 
 
 def test_values_satisfy_bellmans_equation_state_by_state():
@@ -157,7 +161,6 @@ def test_values_satisfy_bellmans_equation_state_by_state():
             for a in range(3):
                 reward = FORGETTING.weights @ FORGETTING.R[:, a, k, z] - FORGETTING.boost_costs[a]
                 q = reward + FORGETTING.P[a, k, z] @ D @ V[k]
-                assert q == pytest.approx(found.q[a, k, z], abs=1e-10)
                 value += policy[k, z, a] * q
             assert value == pytest.approx(V[k, z], abs=1e-10)
 
@@ -286,15 +289,10 @@ def test_the_same_seed_gives_the_same_log_and_another_does_not():
     assert {len(v) for v in one.values()} == {5000}
 
 
-def test_gifts_have_their_means_and_the_heavy_tail_keeps_the_mean_gap():
+def test_gifts_have_their_means():
     gifts = TEACHING.log_dataset(2, 400_000, 0, start=(0, 0, 0, 1))
     at = (gifts["gift"] > 0) & (gifts["state"] % 4 == 3)
     assert gifts["gift"][at].mean() == pytest.approx(10, rel=0.05)
-    heavy = FunnelModel(heavy_tail=True).log_dataset("uniform", 400_000, 0)
-    light = TEACHING.log_dataset("uniform", 400_000, 0)
-    for z, g in enumerate((50, 20, 8)):
-        a, b = (x["gap"][x["post_update"] % 4 == z].astype(float) for x in (heavy, light))
-        assert a.mean() == pytest.approx(g, rel=0.1) and a.std() > 1.5 * b.std()
 
 
 def test_choices_draw_what_the_table_says():
@@ -321,16 +319,21 @@ def test_choices_draw_what_the_table_says():
         ({"forgetting": 1.5}, r"forgetting must be in \[0, 1\], got 1.5"),
         ({"discount": 1.0}, r"discount must be in \[0, 1\), got 1.0"),
         ({"discount": -0.1}, r"discount must be in \[0, 1\)"),
-        ({"time_discount": 1.0}, r"time_discount must be in \(0, 1\) or None"),
+        ({"time_discount": 1.0}, r"time_discount must be in \(0, 1\)"),
+        ({"time_discount": np.nan}, r"time_discount must be in \(0, 1\), got nan"),
+        ({"forgetting": np.nan}, r"forgetting must be in \[0, 1\], got nan"),
+        ({"gift_sigma": np.inf}, r"gift_sigma must be in \[0, 5\], got inf"),
+        ({"irritation": (0, 0, np.nan)}, r"irritation must be in \[0, 0.9\]"),
+        ({"boost_effects": (0, np.inf, 0)}, r"boost_effects must be in \(-inf, inf\)"),
+        ({"follow": (np.nan, 0)}, r"follow must be in \(-inf, inf\)"),
+        ({"lost_after": np.nan}, "lost_after must be a whole number, got nan"),
+        ({"lost_after": 2.5}, "lost_after must be a whole number, got 2.5"),
         ({"boost_costs": (0, -0.1, 0)}, r"boost_costs must be in \[0, inf\)"),
         ({"boost_costs": (0, 0.1)}, "boost_costs must hold 3 numbers"),
         ({"gap_means": (0.5, 1, 1, 1)}, r"gap_means must be in \[1, inf\)"),
-        ({"decay": (0, 0.95, 0, 0)}, r"decay \+ irritation must be in \[0, 1\]"),
-        ({"weights": (0.1, float("nan"), 1)}, r"weights must be in \[0, inf\)"),
         ({"boost_costs": (0, np.inf, 0)}, r"boost_costs must be in \[0, inf\), got"),
         ({"click": (np.inf,) * 4}, r"click must be in \(-inf, inf\)"),
         ({"gift": (-np.inf,) * 4}, r"gift must be in \(-inf, inf\)"),
-        ({"gift_slope": np.nan}, r"gift_slope must be in \(-inf, inf\)"),
         ({"gift_means": (0, 1, 1, 1)}, r"gift_means must be in \(0, inf\)"),
         ({"gap_means": (np.inf,) * 4}, r"gap_means must be in \[1, inf\)"),
         ({"lost_after": 0}, "lost_after must be at least 1"),
@@ -362,10 +365,14 @@ def test_bad_policies_say_what_is_right(policy, says):
 def test_other_bad_calls():
     with pytest.raises(ValueError, match="next_state must be one of exact"):
         TEACHING.optimal("tomorrow")
-    with pytest.raises(ValueError, match="heavy_tail must be False for exact values"):
-        FunnelModel(heavy_tail=True, forgetting=0.01).exact_values(0)
-    with pytest.raises(ValueError, match="n and steps must be at least 1"):
-        TEACHING.log_dataset(0, 0, 0)
-    with pytest.raises(ValueError, match="start must hold 4 probabilities"):
-        TEACHING.log_dataset(0, 10, 0, start=(1.0, 0.0))
+    for n, steps in ((0, 50), (2.5, 50), (10, 0), (10, np.nan)):
+        with pytest.raises(ValueError, match="must be (at least 1|a whole number), got"):
+            TEACHING.log_dataset(0, n, 0, steps=steps)
+    for start, says in (
+        ((1.0, 0.0), "start must hold 4 numbers"),
+        ((0.5, 0, 0, 0), "start must hold 4 probabilities that sum to 1"),
+        ((np.nan, 0, 0, 1), r"start must be in \[0, 1\], got nan"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            TEACHING.log_dataset(0, 10, 0, start=start)
     assert policy_table([0, 1], 2, 2).tolist() == [[1, 0], [0, 1]]

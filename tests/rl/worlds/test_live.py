@@ -10,11 +10,11 @@ from paperlab.rl.worlds.live import LiveModel
 MODEL = LiveModel()
 
 
-def sheet_grid(mu, sigma, cap):
+def sheet_grid(mu):
     """The grid behind the sheet's numbers: 2001 equal steps with equal weights at the ends."""
     xi = np.linspace(-3.5, 3.5, 2001)
     weight = np.exp(-(xi**2) / 2)
-    return np.minimum(cap, np.exp(mu[:, None] + sigma * xi)), np.tile(weight / weight.sum(), (6, 1))
+    return np.minimum(1200, np.exp(mu[:, None] + 1.2 * xi)), np.tile(weight / weight.sum(), (6, 1))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_moves_are_those_of_a_slow_version():
 
 def test_the_watch_grid_integrates():
     mu = np.array([4.6, 2.7])
-    seconds, weight = live.watch_grid(mu, 1.2, 1200)
+    seconds, weight = live.watch_grid(mu)
     np.testing.assert_allclose(weight.sum(1), 1, atol=1e-12)
     xi = np.linspace(-3.5, 3.5, 400_001)
     fine = np.exp(-(xi**2) / 2)
@@ -101,7 +101,7 @@ def test_the_watch_grid_integrates():
 
 
 def test_whole_sessions_land_on_their_values():
-    model = LiveModel(come_back=(0.3, 0.05), churn_after=3)  # so that some do not come back
+    model = LiveModel()
     policy, _ = model.optimal()
     log = model.log_dataset(policy, 1_200_000, 1, horizon=1200)
     first = log["session"] < 1000  # of 1000 users, each first session: no length bias
@@ -116,7 +116,6 @@ def test_whole_sessions_land_on_their_values():
         (np.ones(first.sum()), want.requests),
         (log["action"][first] * 1.0, want.insertion_rate * want.requests),
         (log["paper"][first] * weights, discounted),
-        (log["return_day"][first] > 0, want.return_rate),
     ):
         total = np.bincount(log["session"][first], amount, 1000)
         error = np.sqrt(sum(total[group == g].var() / (group == g).sum() for g in range(6))) / 6
@@ -137,11 +136,15 @@ def test_a_log_has_the_models_frequencies():
         spread = 5 * np.sqrt(0.25 / counts[c])
         np.testing.assert_allclose(found, MODEL.moves[c % 2, c // 2], atol=spread)
         assert log["done"][at].mean() == pytest.approx(MODEL.p_leave[c // 2], abs=spread)
-        assert log["reward"][at].mean() == pytest.approx(MODEL.R[0, c % 2, c // 2], abs=spread)
+        assert log["paper"][at].mean() == pytest.approx(MODEL.R[0, c % 2, c // 2], abs=spread)
     np.testing.assert_array_equal(log["mu"], policy[state, action].astype(np.float32))
     assert not (log["done"] & log["truncated"]).any()
     back = log["return_day"]
     assert not back[~log["done"]].any() and back.max() == 7
+    tired, chance = log["done"] & (state % 5 == 4), 1 - (0.8 - 0.12 * 4)
+    for day in range(1, 8):  # geometric; who has not returned after seven days never does
+        want = chance ** (day - 1) * (1 - chance)
+        assert (back[tired] == day).mean() == pytest.approx(want, abs=4 / tired.sum() ** 0.5)
 
 
 def test_the_next_request_of_a_session_starts_where_the_last_one_ended():
@@ -163,8 +166,8 @@ def test_same_seed_same_log():
 @settings(deadline=None, max_examples=15)
 @given(st.floats(0, 0.95), st.sampled_from(["paper", "live", "app"]), st.integers(0, 99))
 def test_no_policy_beats_the_optimum(discount, reward, seed):
-    model = LiveModel(discount=discount, reward=reward)
-    actions, Q = model.optimal()
+    model = LiveModel(discount=discount)
+    actions, Q = model.optimal(reward)
     policy = np.random.default_rng(seed).dirichlet(np.ones(2), 90)
     assert (Q.max(0) >= model.exact_values(policy)[reward] - 1e-9).all()
     np.testing.assert_array_equal(Q.argmax(0), actions)
@@ -174,13 +177,13 @@ def test_no_policy_beats_the_optimum(discount, reward, seed):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"reward": "time"}, "reward must be one of paper, live, app"),
+        ({"discount": np.nan}, r"discount must be in \[0, 1\), got nan"),
+        ({"recover": np.inf}, r"recover must be in \[0, 1\], got inf"),
+        ({"watch": (np.inf,) * 6}, r"watch must be in \(-inf, inf\), got inf"),
+        ({"video_seconds": (0.0,) * 6}, r"video_seconds must be in \(0, inf\)"),
         ({"discount": 1.2}, r"discount must be in \[0, 1\)"),
         ({"satiate": (0.2, 1.7)}, r"satiate must be in \[0, 1\]"),
-        ({"drift": 0.7}, r"drift must be in \[0, 0.5\]"),
         ({"engage": (1, 2)}, "engage must hold 6 numbers"),
-        ({"come_back": (0.4, 0.2)}, r"come_back.* must be in \(0, 1\]"),
-        ({"videos": 1}, r"videos must be in \[2, inf\)"),
     ],
 )
 def test_bad_parameters_say_what_is_right(options, says):
@@ -195,5 +198,5 @@ def test_bad_calls():
             MODEL.exact_values(policy)
     with pytest.raises(ValueError, match="reward must be one of"):
         MODEL.optimal("time")
-    with pytest.raises(ValueError, match="n and horizon must be at least 1"):
+    with pytest.raises(ValueError, match="horizon must be at least 1"):
         MODEL.log_dataset(0, 10, 0, horizon=0)

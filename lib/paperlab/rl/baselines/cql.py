@@ -6,17 +6,19 @@ logged action (their equation 4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..offline import chosen
+from ... import checks
+from ..offline import q_of_action
 from .dqn import DQN
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+    from ..offline import Batch
 
 
 class CQL(DQN):
@@ -24,12 +26,11 @@ class CQL(DQN):
 
     def __init__(self, d_obs: int, n_actions: int = 2, *, alpha: float = 0.1, **options):
         super().__init__(d_obs, n_actions, **options)
-        if alpha < 0:
-            raise ValueError(f"alpha must be 0 or more, got {alpha}")
+        checks.at_least(0, alpha=alpha)
         self.alpha = alpha
 
-    def loss(self, batch: Mapping[str, Tensor], step: int) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         q = self.q(batch)
-        mine = chosen(q, batch["action"])
+        mine = q_of_action(q, batch["action"])
         td = F.mse_loss(mine, self.targets(batch))
         return td + self.alpha * (q.logsumexp(-1) - mine).mean()

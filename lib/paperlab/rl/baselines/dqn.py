@@ -1,11 +1,11 @@
 """DQN: Mnih et al. 2015, with the double estimator of van Hasselt et al. 2016, on a fixed log.
 
-Ours: a target that follows by Polyak averaging, squared errors.
+What differs: a target network that follows by Polyak averaging, squared errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,15 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...nn.mlp import MLP
-from ..offline import Follower, OfflineAgent, chosen
+from ..offline import OfflineAgent, TargetNetwork, q_of_action
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+    from ..offline import Batch
 
 
 class DQN(OfflineAgent):
     """Greedy in Q(s, .), an MLP of ``widths``. tau: Polyak step of the target, in (0, 1].
 
+    gamma = 0 makes it the myopic ranker, a regression of the reward on state and action.
     Targets bootstrap wherever the episode goes on, y = r + gamma (1 - done) Q'(s', argmax Q(s', .)).
     """
 
@@ -36,24 +39,29 @@ class DQN(OfflineAgent):
         tau: float = 0.005,
     ):
         super().__init__(gamma, lr)
-        self.net = MLP(d_obs, widths, n_actions)
-        self.slow = Follower(self.net, tau)
+        self.widths, self.net = widths, MLP(d_obs, widths, n_actions)
+        self.slow = TargetNetwork(self.net, tau)
 
-    def q(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B A"]:
+    def allowed(self, obs: Float[Tensor, "B d"], q: Float[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+        """Q by which actions are compared."""
+        return q
+
+    def q(self, batch: Batch) -> Float[Tensor, "B A"]:
         return self.net(batch["obs"])
 
     @torch.no_grad()
-    def targets(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
-        best = self.net(batch["next_obs"]).argmax(-1)
-        after = chosen(self.slow(batch["next_obs"]), best)
-        return batch["reward"] + self.gamma * (1 - batch["done"]) * after
+    def targets(self, batch: Batch) -> Float[Tensor, " B"]:
+        after = batch["next_obs"]
+        best = self.allowed(after, self.net(after)).argmax(-1)
+        value = q_of_action(self.slow(after), best)
+        return batch["reward"] + self.gamma * (1 - batch["done"]) * value
 
-    def loss(self, batch: Mapping[str, Tensor], step: int) -> Float[Tensor, ""]:
-        return F.mse_loss(chosen(self.q(batch), batch["action"]), self.targets(batch))
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
+        return F.mse_loss(q_of_action(self.q(batch), batch["action"]), self.targets(batch))
 
     def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
-        self.slow.follow(self.net)
+        self.slow.update(self.net)
 
-    def policy(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "B A"]:
-        q = self.q(batch)
+    def policy(self, batch: Batch) -> Float[Tensor, "B A"]:
+        q = self.allowed(batch["obs"], self.q(batch))
         return F.one_hot(q.argmax(-1), q.shape[-1]).to(q.dtype)

@@ -1,110 +1,103 @@
-"""The two environments for Gymnasium, single and as vectors; every parameter of their models.
+"""The two worlds for Gymnasium, one environment at a time and as vectors.
 
 Importing this registers ``UserAuthorFunnel-v0`` and ``LiveAlloc-v0`` with Gymnasium:
-``gymnasium.make(id)`` for one, ``gymnasium.make_vec(id, num_envs)`` for a batch.
+``gymnasium.make(id)`` for one, ``gymnasium.make_vec(id, num_envs=...)`` for a batch; both take
+``horizon`` and the parameters of `FunnelModel` or `LiveModel`. A world says how a batch of states
+begins, moves and looks:
+
+    begin(draw, n) -> states (n,)
+    advance(draw, states, actions) -> next states, rewards, terminated, info of arrays
+    observe(draw, states) -> float32 (n, world.observed) within world.limits
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gymnasium
 import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
 
-from .exposures import FunnelModel, first_states
-from .funnel import K, Z
-from .live import G, L, LiveModel, S
-from .stepping import Batch, Single
-from .tabular import numbers, policy_table
+from ... import checks
+from .funnel import FunnelModel
+from .live import LiveModel
+from .tabular import valid_actions
 
-
-class _Pairs(FunnelModel):
-    """Observation: one-hot of k, then of z (float32, 8). Reward: weighted tasks minus the cost."""
-
-    observed, limits = K + Z, (0, 1)
-
-    def _begin_at(self, start) -> None:
-        if np.shape(start) != (Z,):
-            raise ValueError(f"start must hold {Z} probabilities, one a relation, got {start}")
-        self.start = policy_table([start], 1, Z)[0]
-
-    def begin(self, draw, n):
-        return first_states(draw, n, self.start)
-
-    def advance(self, draw, state, action):
-        seen = self.expose(draw, state, action)
-        info = {name: getattr(seen, name) for name in ("click", "follow", "gift", "gap")}
-        return seen.exact.copy(), seen.reward.astype(np.float64), seen.done, info
-
-    def observe(self, draw, state):
-        seen = np.zeros((len(state), K + Z), np.float32)
-        rows = np.arange(len(state))
-        seen[rows, state // Z] = seen[rows, K + state % Z] = 1
-        return seen
+if TYPE_CHECKING:
+    from jaxtyping import Int
 
 
-class UserAuthorFunnel(_Pairs, Single):
-    """One pair after the other. horizon: exposures a pair is followed for, >= 1. start: probabilities
-    of its first relation. Everything else: `FunnelModel`."""
+class WorldVectorEnv(VectorEnv):
+    """num_envs independent environments, each step one batch step without a Python loop over them.
 
-    def __init__(
-        self, horizon: int = 50, start=(1.0, 0.0, 0.0, 0.0), render_mode=None, **parameters
-    ):
-        FunnelModel.__init__(self, **parameters)
-        self.render_mode = render_mode
-        self._begin_at(start)
-        self._prepare(horizon)
+    horizon: steps after which an episode is truncated, >= 1. Raises ValueError for actions outside
+    their space.
+    The autoreset is Gymnasium's ``NEXT_STEP``: the step that ends an episode returns its last
+    observation, and the next step begins a new one, ignores the action, and pays 0; rows of
+    ``info["fresh"]`` say where.
+    """
 
+    metadata: dict = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
-class UserAuthorFunnelVector(_Pairs, Batch):
-    """num_envs independent pairs. The rest: `UserAuthorFunnel`."""
+    def __init__(self, world: FunnelModel | LiveModel, num_envs: int, horizon: int):
+        checks.whole(num_envs=num_envs, horizon=horizon)
+        self.world, self.num_envs, self.horizon = world, num_envs, horizon
+        self.single_action_space = spaces.Discrete(world.n_actions)
+        self.single_observation_space = spaces.Box(*world.limits, (world.observed,), np.float32)
+        self.action_space = spaces.MultiDiscrete(np.full(num_envs, world.n_actions))
+        shape = (num_envs, world.observed)
+        self.observation_space = spaces.Box(*world.limits, shape, np.float32)
 
-    def __init__(
-        self, num_envs: int = 1024, horizon: int = 50, start=(1.0, 0.0, 0.0, 0.0), **parameters
-    ):
-        FunnelModel.__init__(self, **parameters)
-        self._begin_at(start)
-        self._prepare(num_envs, horizon)
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        self._state = self.world.begin(self.np_random, self.num_envs)
+        self._steps = np.zeros(self.num_envs, np.int64)
+        self._over = np.zeros(self.num_envs, bool)
+        return self.world.observe(self.np_random, self._state), {}
 
-
-class _Sessions(LiveModel):
-    """Observation (float32, 16): one-hot of the group, l and s with normal noise, 8 of pure noise."""
-
-    observed, limits = G + 2 + 8, (-10, 10)
-
-    def observe(self, draw, state):
-        seen = draw.standard_normal((len(state), self.observed), np.float32).clip(-6, 6)
-        seen[:, :G] = 0
-        seen[np.arange(len(state)), self.group[state]] = 1
-        seen[:, G] = self.interest[state] / (L - 1) + self.noise * seen[:, G]
-        seen[:, G + 1] = self.satiation[state] / (S - 1) + self.noise * seen[:, G + 1]
-        return seen
-
-    def _look_through(self, noise: float) -> None:
-        self.noise = np.float32(numbers("noise", noise, 0, 1))
-
-
-class LiveAlloc(_Sessions, Single):
-    """One session after the other. horizon: requests of the longest session, >= 1. noise: sd of what
-    is seen of l and s, each scaled to [0, 1], 0..1. Everything else: `LiveModel`."""
-
-    def __init__(self, horizon: int = 200, noise: float = 0.1, render_mode=None, **parameters):
-        LiveModel.__init__(self, **parameters)
-        self.render_mode = render_mode
-        self._look_through(noise)
-        self._prepare(horizon)
+    def step(self, actions: Int[np.ndarray, " B"]):
+        draw, fresh = self.np_random, self._over
+        actions = valid_actions(actions, (self.num_envs,), self.world.n_actions)
+        state, reward, ended, info = self.world.advance(draw, self._state, actions)
+        steps = self._steps + 1
+        if fresh.any():
+            state[fresh] = self.world.begin(draw, int(fresh.sum()))
+            steps[fresh], reward[fresh], ended[fresh] = 0, 0, False
+        truncated = steps >= self.horizon
+        self._state, self._steps, self._over = state, steps, ended | truncated
+        return self.world.observe(draw, state), reward, ended, truncated, info | {"fresh": fresh}
 
 
-class LiveAllocVector(_Sessions, Batch):
-    """num_envs independent sessions. The rest: `LiveAlloc`."""
+class WorldEnv(gymnasium.Env):
+    """A single environment: a vector of one, whose episodes the caller resets."""
 
-    def __init__(self, num_envs: int = 1024, horizon: int = 200, noise: float = 0.1, **parameters):
-        LiveModel.__init__(self, **parameters)
-        self._look_through(noise)
-        self._prepare(num_envs, horizon)
+    metadata: dict = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own form)
+
+    def __init__(self, world: FunnelModel | LiveModel, horizon: int, render_mode=None):
+        self.world, self.render_mode = world, render_mode
+        self.vector = WorldVectorEnv(world, 1, horizon)
+        self.action_space = self.vector.single_action_space
+        self.observation_space = self.vector.single_observation_space
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        return self.vector.reset(seed=seed)[0][0], {}
+
+    def step(self, action):
+        seen, reward, ended, truncated, info = self.vector.step([action])
+        facts = {name: values[0] for name, values in info.items()}
+        return seen[0], float(reward[0]), bool(ended[0]), bool(truncated[0]), facts
 
 
-for _name in ("UserAuthorFunnel", "LiveAlloc"):
-    gymnasium.register(
-        f"{_name}-v0",
-        entry_point=f"{__name__}:{_name}",
-        vector_entry_point=f"{__name__}:{_name}Vector",
-    )
+def _one(world: type, horizon: int, render_mode=None, **parameters) -> WorldEnv:
+    return WorldEnv(world(**parameters), horizon, render_mode)
+
+
+def _many(world: type, horizon: int, num_envs: int = 1, **parameters) -> WorldVectorEnv:
+    return WorldVectorEnv(world(**parameters), num_envs, horizon)
+
+
+for _name, *_defaults in (("UserAuthorFunnel", FunnelModel, 50), ("LiveAlloc", LiveModel, 200)):
+    _kwargs = dict(zip(("world", "horizon"), _defaults, strict=True))
+    gymnasium.register(f"{_name}-v0", entry_point=_one, vector_entry_point=_many, kwargs=_kwargs)

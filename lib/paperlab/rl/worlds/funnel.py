@@ -1,10 +1,10 @@
 """UserAuthorFunnel: the life of one user-author pair, exposure by exposure, solved exactly.
 
 A pair has a hidden affinity bucket k in 0..3, which stays, and a relation z: stranger, viewer,
-follower, gifter. At each exposure the ranker boosts the author by a in 0..2, at a cost. The viewer may
-click; after a click follow, gift or both. Then ``gap`` requests pass until the pair meets again,
-and at each of them it may forget one level. No log shows that state at training time: that is what
-the approximations of the next state are about (RLIV-UA, `paperlab.rl.rliv_ua`).
+follower, gifter. At each exposure the ranker boosts the author by a in 0..2, at a cost. The viewer
+may click; after a click follow, gift or both. Then ``gap`` requests pass until the pair meets
+again, and at each of them it may forget one level. No log shows that state at training time: that
+is what the approximations of the next state are about (RLIV-UA, `paperlab.rl.rliv_ua`).
 
 A state is numbered s = 4 k + z. The numbers are a teaching preset, denser than any real platform.
 """
@@ -15,19 +15,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ... import checks
 from . import tabular
 from .tabular import numbers, sigmoid
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
-AFFINITY = (-1.0, -0.3, 0.4, 1.2)
-RELATIONS = ("stranger", "viewer", "follower", "gifter")
-TASKS = ("click", "follow", "gift")
-K, Z = len(AFFINITY), len(RELATIONS)
+    Batch = Int[np.ndarray, " B"]
+
+K, Z = 4, 4
 NEXT_STATES = ("exact", "next_request", "post_update", "stale")
-# Outcomes of an exposure, in the order of the cumulative table.
+SLOPES = {"click": 0.9, "follow": 1.0, "gift": 0.8}  # of the affinity, in each rate's logit
+DECAY = np.array([0.0, 0.10, 0.05, 0.08])  # chance that no click costs a level, by relation
+DAYS_PER_REQUEST = 0.2
+LONGEST = 65_535  # requests of a gap, cut there
+REAL = "(-inf, inf)"
+STRANGER = (1.0, 0.0, 0.0, 0.0)  # probabilities of a new pair's relation
+# Outcomes of an exposure: nothing, a level lost, click, and click with follow, gift, or both.
 CLICK, FOLLOW, GIFT = np.array([[0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 1, 1]], bool)
+_COLUMNS = dict.fromkeys(("state", "action", "post_update", "next_request", "exact"), np.uint8)
+_COLUMNS |= dict.fromkeys(("mu", "gift", "reward", "time"), np.float32)
+_COLUMNS |= dict.fromkeys(("click", "follow", "done"), bool) | {"gap": np.uint16, "pair": np.int32}
 
 
 class Values(NamedTuple):
@@ -36,7 +45,6 @@ class Values(NamedTuple):
     total: Float[np.ndarray, "K Z"]  # weighted tasks minus costs
     tasks: Float[np.ndarray, "3 K Z"]  # clicks, follows, gift value; unweighted
     cost: Float[np.ndarray, "K Z"]
-    q: Float[np.ndarray, "A K Z"]  # total of an action now, the policy afterwards
 
     @property
     def new_pair(self) -> float:
@@ -44,24 +52,39 @@ class Values(NamedTuple):
         return float(self.total[:, 0].mean())
 
 
-class FunnelTruth:
-    """The funnel's parameters and its exact solution.
+class Exposures(NamedTuple):
+    """What a batch of exposures led to."""
+
+    click: Bool[np.ndarray, " B"]
+    follow: Bool[np.ndarray, " B"]
+    gift: Float[np.ndarray, " B"]  # value, 0 without a gift
+    reward: Float[np.ndarray, " B"]  # weighted sum of the three minus the boost's cost
+    post_update: Int[np.ndarray, " B"]  # states: after the outcome ...
+    next_request: Int[np.ndarray, " B"]  # ... after one request ...
+    exact: Int[np.ndarray, " B"]  # ... and when the pair meets again
+    gap: Int[np.ndarray, " B"]  # requests until then, >= 1
+    done: Bool[np.ndarray, " B"]  # the pair is lost: it never meets again
+
+
+class FunnelModel:
+    """The funnel: its parameters, its exact solution, and draws from it.
 
     click, follow, gift: the intercept of each rate by relation, in logits (sigma(.) is the rate of
-        a pair with affinity 0); click_slope and the like multiply the affinity.
+        a pair with affinity 0); only strangers and viewers can follow.
     boost_effects: what a boost adds to the click's logit. boost_costs: its price, >= 0, in reward.
-    gift_means: mean value of a gift by relation, > 0 (lognormal, log-sd ``gift_sigma``).
-    decay, irritation: probability that an exposure without a click costs a level, by relation and
-        by boost; their sum must stay in [0, 1].
-    gap_means: mean requests between exposures by relation after the exposure, >= 1 (geometric;
-        ``heavy_tail`` takes a lognormal of the same mean and log-sd 1.5, rounded, instead).
+    gift_means: mean value of a gift by relation, > 0 (lognormal, log-sd ``gift_sigma``, 0..5).
+    irritation: what each boost adds to the probability that an exposure without a click costs a
+        level, [0, .9].
+    gap_means: mean requests between exposures by relation after the exposure, >= 1 (geometric).
     forgetting: probability a request that a pair falls one level, [0, 1].
-    weights: of click, follow and gift value in the reward. discount: per exposure, [0, 1).
-    time_discount: per request, (0, 1); given, it replaces ``discount``.
+    discount: per exposure, [0, 1). time_discount: per request, (0, 1); given, it replaces it.
     lost_after: requests without an exposure after which a pair never meets again; None: never lost.
-    days_per_request: turns requests into days in logs.
     Raises ValueError for values out of range.
     """
+
+    affinity = np.array([-1.0, -0.3, 0.4, 1.2])  # by bucket k
+    weights = np.array([0.1, 0.5, 1.0])  # of click, follow and gift value in the reward
+    observed, limits = K + Z, (0, 1)  # size and range of what an environment shows
 
     def __init__(
         self,
@@ -69,89 +92,59 @@ class FunnelTruth:
         click=(-2.2, -1.2, -0.2, 0.6),
         follow=(-3.5, -2.5),
         gift=(-9.0, -7.5, -4.5, -2.0),
-        click_slope: float = 0.9,
-        follow_slope: float = 1.0,
-        gift_slope: float = 0.8,
-        affinity=AFFINITY,
         boost_effects=(0.0, 0.35, 0.7),
         boost_costs=(0.0, 0.02, 0.06),
         gift_means=(2.0, 2.0, 4.0, 10.0),
         gift_sigma: float = 1.0,
-        decay=(0.0, 0.10, 0.05, 0.08),
         irritation=(0.0, 0.04, 0.12),
         gap_means=(50.0, 20.0, 8.0, 4.0),
         forgetting: float = 0.0,
-        weights=(0.1, 0.5, 1.0),
         discount: float = 0.95,
         time_discount: float | None = None,
-        heavy_tail: bool = False,
         lost_after: int | None = None,
-        days_per_request: float = 0.2,
     ):
-        self.boost_effects = numbers("boost_effects", boost_effects, -np.inf, np.inf)
-        self.n_actions = A = len(self.boost_effects)
-        self.boost_costs = numbers("boost_costs", boost_costs, 0, np.inf, A)
-        self.affinity = numbers("affinity", affinity, -np.inf, np.inf, K)
-        self.gift_means = numbers("gift_means", gift_means, 0, np.inf, Z, "()")
-        self.gap_means = numbers("gap_means", gap_means, 1, np.inf, Z)
-        self.weights = numbers("weights", weights, 0, np.inf, len(TASKS))
-        self.decay = numbers("decay", decay, 0, 1, Z)
-        self.irritation = numbers("irritation", irritation, 0, 1, A)
-        self.forgetting = float(numbers("forgetting", forgetting, 0, 1))
-        self.discount = float(numbers("discount", discount, 0, 1, ends="[)"))
-        self.gift_sigma = float(numbers("gift_sigma", gift_sigma, 0, 5))
-        self.days_per_request = float(
-            numbers("days_per_request", days_per_request, 0, np.inf, ends="()")
-        )
-        if self.decay[1:].max() + self.irritation.max() > 1:
-            raise ValueError("decay + irritation must be in [0, 1]: it is a probability")
-        if time_discount is not None and not 0 < time_discount < 1:
-            raise ValueError(f"time_discount must be in (0, 1) or None, got {time_discount}")
-        if lost_after is not None and lost_after < 1:
-            raise ValueError(f"lost_after must be at least 1 request or None, got {lost_after}")
-        self.time_discount, self.heavy_tail = time_discount, heavy_tail
-        self.lost_after = lost_after
+        self.boost_effects = numbers("boost_effects", boost_effects, REAL)
+        self.n_actions = A = self.boost_effects.size
+        self.boost_costs = numbers("boost_costs", boost_costs, "[0, inf)", A)
+        self.gift_means = numbers("gift_means", gift_means, "(0, inf)", Z)
+        self.gap_means = numbers("gap_means", gap_means, "[1, inf)", Z)
+        checks.inside("[0, 1]", forgetting=forgetting)
+        checks.inside("[0, 1)", discount=discount)
+        checks.inside("[0, 5]", gift_sigma=gift_sigma)
+        self.forgetting, self.discount, self.gift_sigma = forgetting, discount, gift_sigma
+        if time_discount is not None:
+            checks.inside("(0, 1)", time_discount=time_discount)
+        if lost_after is not None:
+            checks.whole(lost_after=lost_after)
+        self.time_discount, self.lost_after = time_discount, lost_after
 
+        click, gift = numbers("click", click, REAL, Z), numbers("gift", gift, REAL, Z)
+        follow = (*numbers("follow", follow, REAL, 2), -np.inf, -np.inf)  # z < 2 only
         x = self.affinity[:, None]
-        follow = (*numbers("follow", follow, -np.inf, np.inf, 2), -np.inf, -np.inf)  # z < 2 only
-        click = numbers("click", click, -np.inf, np.inf, Z)
-        gift = numbers("gift", gift, -np.inf, np.inf, Z)
-        for name, slope in (("click", click_slope), ("follow", follow_slope), ("gift", gift_slope)):
-            numbers(f"{name}_slope", slope, -np.inf, np.inf)
-        p_click = sigmoid(click + click_slope * x + self.boost_effects[:, None, None])  # (A, K, Z)
-        p_follow = sigmoid(np.array(follow) + follow_slope * x)  # given a click
-        p_gift = sigmoid(gift + gift_slope * x)  # given a click, whatever the follow
-        self.p_click = p_click
-        falls = self.decay + self.irritation[:, None, None]
+        self.p_click = sigmoid(click + SLOPES["click"] * x + self.boost_effects[:, None, None])
+        p_follow = sigmoid(np.array(follow) + SLOPES["follow"] * x)  # given a click
+        p_gift = sigmoid(gift + SLOPES["gift"] * x)  # given a click, whatever the follow
+        falls = DECAY + numbers("irritation", irritation, "[0, 0.9]", A)[:, None, None]
         falls[..., 0] = 0  # a stranger has no level to lose
-        self.outcomes = np.stack(  # (6, A, K, Z)
-            [
-                (1 - p_click) * (1 - falls),
-                (1 - p_click) * falls,
-                p_click * (1 - p_follow) * (1 - p_gift),
-                p_click * p_follow * (1 - p_gift),
-                p_click * (1 - p_follow) * p_gift,
-                p_click * p_follow * p_gift,
-            ]
-        )
+        chances = [
+            (1 - self.p_click) * (1 - falls),
+            (1 - self.p_click) * falls,
+            self.p_click * (1 - p_follow) * (1 - p_gift),
+            self.p_click * p_follow * (1 - p_gift),
+            self.p_click * (1 - p_follow) * p_gift,
+            self.p_click * p_follow * p_gift,
+        ]
+        self.outcomes = np.stack(chances)  # (6, A, K, Z)
         z = np.arange(Z)
-        seen, followed = np.maximum(z, 1), np.maximum(z, 2)
+        seen = np.maximum(z, 1)
         gifted = np.where(z >= 2, 3, seen)  # only a follower becomes a gifter
-        self.after = np.stack(
-            [z, np.maximum(z - 1, 0), seen, followed, gifted, z * 0 + 3]
-        )  # (6, Z)
-        self._tables()
-
-    def _tables(self) -> None:
-        """P and R from outcomes, and flat tables for drawing."""
-        A = self.n_actions
-        into = np.eye(Z)[self.after]  # (6, Z, Z)
-        self.P = np.einsum("oakz,ozy->akzy", self.outcomes, into)
+        after = [z, np.maximum(z - 1, 0), seen, np.maximum(z, 2), gifted, z * 0 + 3]
+        self.after = np.stack(after)  # (6, Z): relation after an outcome
+        self.P = np.einsum("oakz,ozy->akzy", self.outcomes, np.eye(Z)[self.after])
         counts = np.stack([flag @ self.outcomes.reshape(6, -1) for flag in (CLICK, FOLLOW, GIFT)])
-        self.R = counts.reshape(3, A, K, Z)
+        self.R = counts.reshape(3, A, K, Z)  # expected clicks, follows, gift value
         self.R[2] = self.R[2] * self.gift_means
-
-    # Exact ---------------------------------------------------------------------------------------
+        self._prepare_draws()
 
     def gap_operator(self, next_state: str = "exact") -> Float[np.ndarray, "Z Z"]:
         """What lies between the outcome of one exposure and the next: [z, z'] = E[discount; z'].
@@ -164,45 +157,29 @@ class FunnelTruth:
         next_state: ``exact``; ``next_request``: one request later, always; ``post_update``: at
             once; or ``stale``: the same, and `transitions` leaves the outcome out too. These three
             know nothing of the gap but its mean discount, and never lose a pair.
-        Raises ValueError for another name, or where a heavy tail has no closed form.
+        Raises ValueError for another name.
         """
-        if next_state not in NEXT_STATES:
-            raise ValueError(
-                f"next_state must be one of {', '.join(NEXT_STATES)}, not {next_state!r}"
-            )
-        depends = self.forgetting > 0 or self.time_discount is not None or self.lost_after
-        if self.heavy_tail and depends:
-            raise ValueError(
-                "heavy_tail must be False for exact values with forgetting, time_discount or "
-                "lost_after: its gaps have no closed form"
-            )
-        eye, D = np.eye(Z), self.forget_once()
-        per_request = self.time_discount or 1.0
-        whole = np.empty((Z, Z))
-        discount = np.empty((Z, 1))
-        for z, g in enumerate(self.gap_means):
-            stays = (1 - 1 / g) * per_request
-            discount[z] = per_request / g / (1 - stays)  # E[gamma_r^G]
-            power = np.linalg.matrix_power(stays * D, self.lost_after) if self.lost_after else 0
-            whole[z] = (per_request / g * D @ np.linalg.inv(eye - stays * D) @ (eye - power))[z]
-        outer = 1.0 if self.time_discount else self.discount
-        if next_state == "exact":
-            return outer * whole
-        return outer * discount * (D if next_state == "next_request" else eye)
-
-    def forget_once(self) -> Float[np.ndarray, "Z Z"]:
-        """D: one request's forgetting, z to z - 1."""
-        fall = np.eye(Z, k=-1)
+        checks.one_of(NEXT_STATES, next_state=next_state)
+        eye, fall = np.eye(Z), np.eye(Z, k=-1)
         fall[0, 0] = 1
-        return (1 - self.forgetting) * np.eye(Z) + self.forgetting * fall
+        D = (1 - self.forgetting) * eye + self.forgetting * fall
+        per_request = self.time_discount or 1.0
+        outer = 1.0 if self.time_discount else self.discount
+        stays = (1 - 1 / self.gap_means) * per_request
+        if next_state != "exact":
+            discount = per_request / self.gap_means / (1 - stays)  # E[gamma_r^G]
+            return outer * discount[:, None] * (D if next_state == "next_request" else eye)
+        rows = np.empty((Z, Z))
+        for z, (g, c) in enumerate(zip(self.gap_means, stays, strict=True)):
+            power = np.linalg.matrix_power(c * D, self.lost_after) if self.lost_after else 0
+            rows[z] = (per_request / g * D @ np.linalg.inv(eye - c * D) @ (eye - power))[z]
+        return outer * rows
 
     def transitions(self, next_state: str = "exact") -> Float[np.ndarray, "A S S"]:
         """Discounted transitions over the 16 states, with the true or an approximated next state."""
         after = np.broadcast_to(np.eye(Z), self.P.shape) if next_state == "stale" else self.P
         step = after @ self.gap_operator(next_state)  # (A, K, Z, Z)
-        whole = np.zeros((self.n_actions, K, Z, K, Z))
-        for k in range(K):  # k never changes
-            whole[:, k, :, k] = step[:, k]
+        whole = np.einsum("akzy,kl->akzly", step, np.eye(K))  # k never changes
         return whole.reshape(self.n_actions, K * Z, K * Z)
 
     def rewards(self) -> Float[np.ndarray, "A S"]:
@@ -213,17 +190,15 @@ class FunnelTruth:
     def exact_values(self, policy, next_state: str = "exact") -> Values:
         """Values of a policy by a linear solve.
 
-        policy: an action, actions [k][z] or (16,), or probabilities [k][z][a] or (16, A).
+        policy: see `tabular.policy_table`; states may be [k][z] or 0..15.
         next_state: with an approximation, what a learner that uses it believes in the limit.
         """
-        table, A = self.policy(policy), self.n_actions
-        P = self.transitions(next_state)
+        A, P = self.n_actions, self.transitions(next_state)
         costs = np.broadcast_to(self.boost_costs[:, None], (A, K * Z))
-        each = [*self.R.reshape(3, A, K * Z), costs, self.rewards()]
-        V = tabular.policy_values(P, np.stack(each), table)
-        q = tabular.action_values(P, self.rewards(), V[4])
-        V = V.reshape(5, K, Z)
-        return Values(V[4], V[:3], V[3], q.reshape(A, K, Z))
+        each = np.stack([*self.R.reshape(3, A, K * Z), costs, self.rewards()])
+        V = tabular.policy_values(P, each, tabular.policy_table(policy, K * Z, A))
+        *tasks, cost, total = V.reshape(5, K, Z)
+        return Values(total, np.stack(tasks), cost)
 
     def optimal(self, next_state: str = "exact") -> tuple[Int[np.ndarray, "K Z"], Values]:
         """The best actions [k][z], and what they are worth in the model that chose them."""
@@ -234,14 +209,126 @@ class FunnelTruth:
         """The best actions [k][z] for the reward of this exposure alone."""
         return self.rewards().argmax(0).reshape(K, Z)
 
-    def policy(self, policy) -> Float[np.ndarray, "S A"]:
-        """Probabilities (16, A) of a policy in any of its forms; ``"uniform"`` is one."""
-        A = self.n_actions
-        if isinstance(policy, str):
-            if policy != "uniform":
-                raise ValueError(f"policy must be 'uniform', actions or probabilities: {policy!r}")
-            return np.full((K * Z, A), 1 / A)
-        given = np.asarray(policy)
-        if given.shape[:2] == (K, Z):
-            given = given.reshape(K * Z, *given.shape[2:])
-        return tabular.policy_table(given, K * Z, A)
+    def _prepare_draws(self) -> None:
+        """Tables by flat indices of (state, action, outcome): taking from them is what is fast."""
+        joint = self.outcomes.transpose(2, 3, 1, 0).reshape(-1, 6)  # (S A, 6)
+        self._by_cell = tabular.Choices(joint)
+        state, action, outcome = np.unravel_index(np.arange(joint.size), (K * Z, self.n_actions, 6))
+        self._action = action.astype(np.uint8)
+        self._after = (Z * (state // Z) + self.after[outcome, state % Z]).astype(np.uint8)
+        self._click, self._follow, self._gift = (flag[outcome] for flag in (CLICK, FOLLOW, GIFT))
+        self._gift_mean = self.gift_means[state % Z]
+        reward = self._click * self.weights[0] + self._follow * self.weights[1]
+        self._reward = (reward - self.boost_costs[action]).astype(np.float32)
+
+    def expose(self, draw: np.random.Generator, state: Batch, action: Batch) -> Exposures:
+        """Outcome, gap and next states of a batch of exposures. state: 4 k + z, 0..15."""
+        row = state * np.intp(self.n_actions) + action
+        return self._unfold(draw, self._by_cell.draw(draw, row))
+
+    def _unfold(self, draw: np.random.Generator, index: Batch) -> Exposures:
+        """All that follows from flat indices of (state, action, outcome)."""
+        take = lambda table: table.take(index, mode="clip")  # noqa: E731
+        post, reward, gift = take(self._after), take(self._reward), np.zeros(len(index), np.float32)
+        gave = np.flatnonzero(take(self._gift))
+        if len(gave):
+            noise = draw.standard_normal(len(gave)) * self.gift_sigma - self.gift_sigma**2 / 2
+            gift[gave] = self._gift_mean[index[gave]] * np.exp(noise)
+            reward[gave] += np.float32(self.weights[2]) * gift[gave]
+        # G = 1 + floor(E / lambda), E exponential, lambda = -log(1 - 1/g): geometric from 1
+        gap = draw.standard_exponential(len(index), np.float32)
+        gap *= _scale(1 / self.gap_means).take(post & 3, mode="clip")
+        gap += 1
+        gap = np.minimum(gap, np.float32(LONGEST), out=gap).astype(np.uint16)
+        near, far = self._forget(draw, post, gap) if self.forgetting else (post, post)
+        done = gap > self.lost_after if self.lost_after else np.zeros(len(index), bool)
+        click, follow = take(self._click), take(self._follow)
+        return Exposures(click, follow, gift, reward, post, near, far, gap, done)
+
+    def _forget(self, draw: np.random.Generator, post, gap):
+        """States after one request and after the gap, on the same path of forgettings."""
+        near, far = post.copy(), post.copy()
+        when = np.zeros(len(post), np.float32)  # the request of the first, second, third level lost
+        for level in range(Z - 1):
+            wait = draw.standard_exponential(len(post), np.float32)
+            wait *= _scale(self.forgetting)
+            when += np.floor(wait, out=wait)
+            when += 1
+            far -= (when <= gap) & ((far & 3) > 0)
+            if level == 0:
+                near -= (when == 1) & ((near & 3) > 0)
+        return near, far
+
+    def begin(self, draw: np.random.Generator, n: int, start=STRANGER) -> Int[np.ndarray, " n"]:
+        """First states of n pairs. start: probabilities of z; all k are equally likely."""
+        start = numbers("start", start, "[0, 1]", Z)
+        if abs(start.sum() - 1) > 1e-6:
+            raise ValueError(f"start must hold {Z} probabilities that sum to 1, got {start}")
+        k = draw.integers(0, K, n, dtype=np.uint8)
+        z = draw.choice(Z, n, p=start) if start.max() < 1 else np.full(n, start.argmax())
+        return (Z * k + z).astype(np.uint8)
+
+    def advance(self, draw: np.random.Generator, state: Batch, action: Batch):
+        """One exposure of a batch of pairs: next states, rewards, lost, and what happened."""
+        seen = self.expose(draw, state, action)
+        info = {name: getattr(seen, name) for name in ("click", "follow", "gift", "gap")}
+        return seen.exact.copy(), seen.reward.astype(np.float64), seen.done, info
+
+    def observe(self, draw: np.random.Generator, state: Batch) -> Float[np.ndarray, "B 8"]:
+        """One-hot of k, then of z."""
+        return np.concatenate([np.eye(K)[state // Z], np.eye(Z)[state % Z]], 1).astype(np.float32)
+
+    def log_dataset(
+        self, policy, n: int, seed: int, *, steps: int = 50, start=STRANGER
+    ) -> dict[str, np.ndarray]:
+        """n exposures of independent pairs under a policy.
+
+        steps: exposures a pair is followed for, >= 1. start: probabilities of its first relation;
+            four equal ones are "exploring starts".
+        Rows of a pair stand in the order of time, but not next to each other: a block of pairs
+        takes its first step, then its second. A pair that is lost starts anew, under a new number.
+
+        Returns arrays of length n: state (4 k + z), action, mu (the probability with which it was
+        taken), click, follow (0/1), gift (value), reward, post_update, next_request, exact (next
+        states; the stale one is ``state``), done, gap (requests), time (days since the pair's
+        start), pair.
+        Raises ValueError for n < 1, steps < 1, a policy or start that is none.
+        """
+        checks.whole(n=n, steps=steps)
+        draw = np.random.default_rng(seed)
+        table = tabular.policy_table(policy, K * Z, self.n_actions)
+        joint = table[..., None] * self.outcomes.transpose(2, 3, 1, 0).reshape(K * Z, -1, 6)
+        by_state = tabular.Choices(joint.reshape(K * Z, -1))  # action and outcome in one draw
+        mu = table.astype(np.float32).ravel().repeat(6)
+        log = {name: np.empty(n, kind) for name, kind in _COLUMNS.items()}
+        pairs, block = -(-n // steps), 8192  # a block of pairs stays in the cache
+        made, fresh = 0, pairs  # rows, and the number of the next pair that starts anew
+        for first in range(0, pairs, block):
+            size = min(block, pairs - first)
+            pair = np.arange(first, first + size, dtype=np.int32)
+            state, time = self.begin(draw, size, start), np.zeros(size, np.float32)
+            for _ in range(steps):
+                keep = min(size, n - made)
+                if keep <= 0:
+                    break
+                index = by_state.draw(draw, state)
+                seen = self._unfold(draw, index)
+                now = {"state": state, "time": time, "pair": pair, **seen._asdict()}
+                now |= {"action": self._action.take(index), "mu": mu.take(index)}
+                for name, values in now.items():
+                    log[name][made : made + keep] = values[:keep]
+                made += keep
+                time = time + seen.gap * np.float32(DAYS_PER_REQUEST)
+                state, lost = seen.exact, np.flatnonzero(seen.done)
+                if len(lost):
+                    state, pair = state.copy(), pair.copy()
+                    state[lost], time[lost] = self.begin(draw, len(lost), start), 0
+                    pair[lost] = fresh + np.arange(len(lost))
+                    fresh += len(lost)
+        return log
+
+
+def _scale(chance) -> Float[np.ndarray, "*shape"]:
+    """1 / lambda of the exponential whose floor is geometric with this chance a request."""
+    with np.errstate(divide="ignore"):  # a chance of 1 waits for nothing
+        return (-1 / np.log1p(-np.asarray(chance))).astype(np.float32)
