@@ -22,10 +22,25 @@ A, B = "20261101-101_small-quick-aa", "20261102-101_small-quick-bb"
 def rows(shift: float) -> list[dict]:
     """Two models, three seeds; only the second model's AUC moves."""
     return [
-        {"model": model, "seed": seed, "auc": 0.5 + 0.01 * seed + shift * (model == "two")}
+        {
+            "model": model,
+            "seed": seed,
+            "auc": 0.5 + 0.01 * seed + (shift + 0.001 * seed * bool(shift)) * (model == "two"),
+        }
         for model in ("one", "two")
         for seed in range(3)
     ]
+
+
+ROLES = {"group": "model", "where": [], "pair": "seed", "metric": "auc", "better": "higher"}
+ROLES["metrics"] = {"auc": "higher"}
+
+
+def claim(text: str, a: str) -> dict:
+    """A stored claim that a's AUC is above 0.49; the wrong way round for "none"."""
+    source = {"table": "table", "a": a, "b": None, "level": 0.49, "metric": "auc"}
+    kept = {"text": text, "metric": "auc", "delta": 0.001, "quantifier": "all", "better": "higher"}
+    return kept | {"comparisons": [source], "outcome": "what the run said", "evidence": ""}
 
 
 def record(**changed) -> dict:
@@ -34,8 +49,8 @@ def record(**changed) -> dict:
         "parameters": {"n": 3, "rate": 0.1, "seeds": [0, 1, 2]},
         "code": {"commit": "c" * 40, "dirty": False, "digest": "d1"},
         "versions": {"python": "3.12.1", "torch": "2.13.0"}, "machine": "a chip, 2 cores",
-        "metrics": {"table": rows(0.0), "alone": 1.5},
-        "verdicts": [{"text": "it works", "evidence": "+1", "outcome": "supported"}],
+        "metrics": {"table": rows(0.0), "alone": 1.5}, "tables": {"table": ROLES},
+        "verdicts": [claim("it works", "one")],
         "figures": ["101_small_curve.png"],
     }  # fmt: skip
     return made | changed
@@ -62,10 +77,7 @@ def two(tmp_path) -> tuple[diff.Run, diff.Run]:
         code={"commit": "c" * 40, "dirty": True, "digest": "d2"}, machine="b chip, 8 cores",
         versions={"python": "3.12.1", "torch": "2.14.0"},
         metrics={"table": rows(0.25), "alone": 2.5, "new": "x"},
-        verdicts=[
-            {"text": "it works", "evidence": "-1", "outcome": "contradicted"},
-            {"text": "<b>more</b>", "evidence": "", "outcome": "partly"},
-        ],
+        verdicts=[claim("it works", "two"), claim("<b>more</b>", "two")],
         figures=["101_small_curve.png", "101_small_more.png"],
     )  # fmt: skip
     return diff.find(A, tmp_path), diff.find(B, tmp_path)
@@ -81,18 +93,20 @@ def test_everything_that_differs_is_listed_and_nothing_else(two):
         ["version of torch", "2.13.0", "2.14.0"],
     ]
     assert found["Parameters"] == [["n", "3", "4"]]
-    line = ["table", "model=two", "auc", "0.51", "0.76", "-0.25 [-0.25, -0.25]", "3"]
-    assert found["Measures"] == [line]
-    assert found["Other results"] == [["alone", "1.5", "2.5"], ["new", "not set", "x"]]
-    assert [cells[0] for cells in found["Verdicts"]] == ["it works", "<b>more</b>"]
-    assert found["Verdicts"][1][1] == "no such claim"
+    line = ["table", "model=two", "auc", "0.51", "0.761", "-0.251 [-0.254, -0.248]", "3"]
+    assert found["Metrics"] == [line]
+    assert found["Other results"] == [["alone", "1.5", "2.5"], ["new", "not there", "x"]]
+    more = ["<b>more</b>", "not there", "supported"]
+    assert found["Claims"] == [["it works", "unresolved", "supported"], more]
     (curve, more) = found["Figures"]
     assert (curve[0], curve[3]) == ("curve", "no")
-    assert curve[1].endswith(f"{A}/101_small_curve.png")
     assert more == ["more", "no such figure", "no picture kept", "no"]
     notes = {s.title: s.note for s in diff.sections(*two)}
     assert notes["Parameters"] == "2 of 3 are equal"
-    assert notes["Measures"] == "1 of 2 cannot be told apart (95 % intervals); 1 are equal"
+    assert (
+        notes["Metrics"]
+        == "1 of 2 cannot be told apart (intervals hold together at 95 %); 1 are equal"
+    )
 
 
 def test_a_run_does_not_differ_from_itself(tmp_path):
@@ -102,7 +116,7 @@ def test_a_run_does_not_differ_from_itself(tmp_path):
     assert not [lines for lines in differing(diff.sections(a, a)).values() if lines]
     notes = {s.title: s.note for s in diff.sections(a, a)}
     assert notes["Figures"] == "1 of 1 are equal"
-    assert notes["Measures"].endswith("2 are equal")
+    assert notes["Metrics"].endswith("2 are equal")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data/reference").glob("[0-9]*.json")), ids=lambda p: p.stem)  # fmt: skip
@@ -121,7 +135,7 @@ SIDES = st.dictionaries(st.sampled_from("abcde"), VALUES | st.lists(VALUES, max_
 @settings(max_examples=100, deadline=None)
 @given(SIDES, SIDES)
 def test_order_does_not_matter_and_counts_add_up(x, y):
-    sides = [diff.Run("", record(parameters=p, metrics=p, figures=[]), {}) for p in (x, y)]
+    sides = [diff.Run("", record(parameters=p, metrics=p, figures=[]), Path()) for p in (x, y)]
     for ahead, back in zip(diff.sections(*sides), diff.sections(*sides[::-1]), strict=True):
         if ahead.title in ("Parameters", "Other results"):
             names = {cells[0] for differs, cells in ahead.lines if differs}
@@ -133,12 +147,15 @@ def test_order_does_not_matter_and_counts_add_up(x, y):
 
 def test_runs_that_share_no_rows_still_have_the_rest(two):
     a, _ = two
-    other = diff.Run("other", record(metrics={}), {})
+    other = diff.Run("other", record(metrics={}, tables={}), Path())
     found = {s.title: s for s in diff.sections(a, other)}
-    assert found["Measures"].note == "these runs share no rows with a seed"
-    assert not found["Measures"].lines
+    assert (
+        found["Metrics"].note
+        == "this record of 101_small was recorded before the engine: run it again"
+    )
+    assert not found["Metrics"].lines
     assert found["Other results"].lines
-    assert "share no rows" in diff.page(a, other)
+    assert "before the engine" in diff.page(a, other)
 
 
 class Page(HTMLParser):
@@ -178,7 +195,7 @@ def test_the_command_as_a_user_types_it(two, tmp_path, monkeypatch):
     done = paperlab(tmp_path, "diff", "20261101", f"data/runs/{B}", "--html", str(page), COLUMNS="200")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"a = {A}\nb = {B}\n" in done.stdout
-    for told in ("Parameters: 2 of 3 are equal", "-0.25 [-0.25, -0.25]", "contradicted", "d2"):
+    for told in ("Parameters: 2 of 3 are equal", "-0.251 [-0.254, -0.248]", "supported", "d2"):
         assert told in done.stdout
     assert page.read_text() == diff.page(*two)
 
@@ -208,6 +225,6 @@ def test_a_run_that_was_carried_elsewhere_is_found_by_its_folder(two, tmp_path):
     (tmp_path / "data/runs" / A).rename(there)
     found = diff.find(str(there), tmp_path)
     assert (found.name, found.record) == ("elsewhere", a.record)
-    assert found.pictures == {"curve": there / "101_small_curve.png"}
+    assert (found.figures(), found.picture("curve")) == (["curve"], PNG)
     with pytest.raises(runs.BadInput, match="no such run"):
         diff.find(A, tmp_path)

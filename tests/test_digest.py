@@ -155,9 +155,9 @@ def test_sets_of_a_manifest_are_read_from_its_data_and_profiles(tmp_path):
     path = tmp_path / "101_x.ipynb"
     assert digest.manifest_words(path) == []
     path.with_suffix(".toml").write_text(
-        'title = "frappe"\ndata = "a"\n[profiles.full]\nreal = ["b", "c"]\nseeds = [1]\nkind = "d"'
+        'title = "frappe"\ndata = ["a", "e/f"]\n[profiles.full]\nreal = ["b", "c"]\nseeds = [1]\nkind = "d"'
     )
-    assert digest.manifest_words(path) == ["a", "b", "c", "d"]
+    assert digest.manifest_words(path) == ["a", "e/f", "b", "c", "d", "e"]
 
 
 @settings(deadline=None, max_examples=40)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
-import os
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from . import ledger, records, runs
 
-ABOUT = ("notebook", "profile", "status", "error", "seconds", "notebook_seconds", "peak_memory_mb")
-ABOUT += ("machine", "device", "threads", "started")
+ABOUT = ("notebook", "profile", "status", "seconds", "peak_memory_mb", "machine", "device")
 LONGEST = 200  # characters of a value that are shown
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1480px; padding: 0 1em; }
@@ -27,11 +25,21 @@ tr.differs { background: #fff3d6; }
 
 @dataclass(frozen=True)
 class Run:
-    """A record, the name that it goes by, and its pictures: figure -> PNG, or None where none is kept."""
+    """A record, the name that it goes by, and the folder of its figures and per-unit files."""
 
     name: str
     record: dict
-    pictures: dict[str, Path | None]
+    folder: Path
+
+    def picture(self, figure: str) -> bytes | None:
+        """The PNG of a figure; None where none is kept."""
+        path = self.folder / f"{self.record['notebook']}_{figure}.png"
+        return path.read_bytes() if path.is_file() else None
+
+    def figures(self) -> list[str]:
+        """The names of the run's figures."""
+        start = f"{self.record['notebook']}_"
+        return [Path(f).stem.removeprefix(start) for f in self.record.get("figures") or []]
 
 
 @dataclass(frozen=True)
@@ -51,147 +59,107 @@ def find(word: str, root: Path) -> Run:
     """
     folder = Path(word)
     if (folder / "record.json").is_file():
-        name, record = folder.resolve().name, records.told(folder / "record.json")
+        record = records.read_final(folder / "record.json")
         if record is None:
             raise runs.BadInput(f"{word}: its record.json is not a record")
-    elif "=" in word:
+        return Run(folder.resolve().name, record, folder)
+    if "=" in word:
         raise runs.BadInput(f"{word}: name one run; paperlab results compares many")
-    else:
-        every = records.every(root)
-        (record,) = ledger.pick(every, folder.name.removesuffix(".json"), root)
-        name = next(n for n, r in every.items() if r is record)
-        folder = root / "data/runs" / name
-    pictures = {}
-    for file in record.get("figures") or []:
-        path = folder / Path(file).name
-        figure = path.stem.removeprefix(f"{record['notebook']}_")
-        pictures[figure] = path if path.is_file() else None
-    return Run(name, record, pictures)
+    every = records.every(root)
+    (record,) = ledger.pick(every, folder.name.removesuffix(".json"), root)
+    name = next(n for n, r in every.items() if r is record)
+    return Run(name, record, records.place(root, name))
 
 
 def sections(a: Run, b: Run) -> list[Section]:
-    """About, parameters, measures (`ledger.compare`, a minus b), other results, verdicts and figures."""
-    parts = (_about, _parameters, _measures, _others, _verdicts, _figures)
-    return [part(a, b) for part in parts]
+    """What each was, parameters, metrics (`ledger.compare`), other results, claims and figures."""
+    parameters = [run.record["parameters"] for run in (a, b)]
+    return [
+        _paired("Runs", *map(_about, (a, b))),
+        _paired("Parameters", *parameters),
+        _metrics(a, b),
+        _paired("Other results", *map(_others, (a, b))),
+        _paired("Claims", *(ledger.outcomes(run.record, run.folder) for run in (a, b))),
+        _figures(a, b),
+    ]
 
 
 def page(a: Run, b: Run) -> str:
     """All sections and both runs' pictures as one HTML page that needs no other file and no network."""
-    told = html.escape
-    body = [f"<h1>Two runs side by side</h1><p>a = {told(a.name)}<br>b = {told(b.name)}</p>"]
+    row = lambda tag, cells: "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells)  # noqa: E731
+    body = [f"<h1>Two runs side by side</h1><p>a = {escape(a.name)}<br>b = {escape(b.name)}</p>"]
     for section in sections(a, b):
-        body.append(f"<h2>{told(section.title)}</h2>")
+        body.append(f"<h2>{escape(section.title)}</h2>")
         if section.lines:
-            body.append(
-                f"<table><tr>{''.join(f'<th>{told(c)}</th>' for c in section.columns)}</tr>"
-            )
+            body.append(f"<table><tr>{row('th', section.columns)}</tr>")
             for differs, cells in section.lines:
                 mark = ' class="differs"' if differs else ""
-                body.append(f"<tr{mark}>{''.join(f'<td>{told(c)}</td>' for c in cells)}</tr>")
+                body.append(f"<tr{mark}>{row('td', cells)}</tr>")
             body.append("</table>")
-        body.append(f"<p>{told(section.note)}</p>")
-    for figure in a.pictures | b.pictures:
-        body.append(f'<h3>{told(figure)}</h3><div class="pair">')
-        body += [
-            f"<div>{side}: {_picture(run, figure)}</div>" for side, run in (("a", a), ("b", b))
-        ]
-        body.append("</div>")
-    head = f'<meta charset="utf-8"><title>{told(a.name)} | {told(b.name)}</title>'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
-        + ("\n".join(body) + "\n</body></html>\n")
-    )
+        body.append(f"<p>{escape(section.note)}</p>")
+    for figure in dict.fromkeys(a.figures() + b.figures()):
+        shown = [f"<div>{side}: {_shown(run, figure)}</div>" for side, run in (("a", a), ("b", b))]
+        body.append(f'<h3>{escape(figure)}</h3><div class="pair">{"".join(shown)}</div>')
+    head = f'<meta charset="utf-8"><title>{escape(a.name)} | {escape(b.name)}</title>'
+    whole = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n'
+    return whole + "\n".join(body) + "\n</body></html>\n"
 
 
-def _about(a: Run, b: Run) -> Section:
-    sides = []
-    for record in (a.record, b.record):
-        code = record.get("code") or {}
-        side = {key: record.get(key) for key in ABOUT}
-        side["error"] = (record.get("error") or {}).get("message")
-        side |= {"code digest": code.get("digest"), "commit": code.get("commit")}
-        side["committed"] = None if "dirty" not in code else not code["dirty"]
-        sides.append(
-            side | {f"version of {k}": v for k, v in (record.get("versions") or {}).items()}
-        )
-    lines = [line for line in _pairs(*sides) if line[1][1:] != ["", ""]]
-    return Section("Runs", ["", "a", "b"], lines, _equal(lines))
+def _about(run: Run) -> dict:
+    code = run.record.get("code") or {}
+    about = {key: run.record.get(key) for key in ABOUT}
+    about["error"] = (run.record.get("error") or {}).get("message")
+    about |= {"code digest": code.get("digest"), "commit": code.get("commit")}
+    about["committed"] = None if "dirty" not in code else not code["dirty"]
+    versions = run.record.get("versions") or {}
+    about |= {f"version of {name}": version for name, version in versions.items()}
+    return {k: v for k, v in about.items() if v is not None}
 
 
-def _parameters(a: Run, b: Run) -> Section:
-    lines = _pairs(a.record["parameters"], b.record["parameters"])
-    return Section("Parameters", ["parameter", "a", "b"], lines, _equal(lines))
+def _others(run: Run) -> dict:
+    """What a record holds beside its declared tables: numbers, lists, rows without roles."""
+    tables = run.record.get("tables") or {}
+    return {k: v for k, v in run.record["metrics"].items() if k not in tables}
 
 
-def _measures(a: Run, b: Run) -> Section:
-    columns = ["table", "rows", "measure", "a", "b", "a - b, paired", "seeds"]
+def _metrics(a: Run, b: Run) -> Section:
     try:
         table = ledger.compare([a.record], [b.record])
     except ValueError as error:
-        return Section("Measures", columns, [], str(error))
-    lines, same = [], 0
-    for *names, x, y, gap, low, high, seeds, apart in table.iter_rows():
-        told = f"{gap:+.3g} [{low:+.3g}, {high:+.3g}]"
-        lines.append((apart != "no", [*names, f"{x:.4g}", f"{y:.4g}", told, str(seeds)]))
-        same += gap == low == high == 0 or (seeds == 1 and x == y)
+        return Section("Metrics", ledger.COMPARED, [], str(error))
+    lines, equal = ledger.compared(table), (table["a - b"] == 0).sum()
     close = sum(not differs for differs, _ in lines)
-    note = f"{close} of {len(lines)} cannot be told apart (95 % intervals); {same} are equal"
-    return Section("Measures", columns, lines, note)
-
-
-def _others(a: Run, b: Run) -> Section:
-    """What a record holds beside tables with seeds: single numbers, lists, tables without seeds."""
-    sides = []
-    for record in (a.record, b.record):
-        apart = ledger.tables(record)
-        sides.append({k: v for k, v in record["metrics"].items() if k not in apart})
-    lines = _pairs(*sides)
-    return Section("Other results", ["name", "a", "b"], lines, _equal(lines))
-
-
-def _verdicts(a: Run, b: Run) -> Section:
-    sides = [{v["text"]: v for v in run.record.get("verdicts") or []} for run in (a, b)]
-    lines = []
-    for text in sides[0] | sides[1]:
-        x, y = (side.get(text) for side in sides)
-        told = [f"{v['outcome']}: {v['evidence']}" if v else "no such claim" for v in (x, y)]
-        lines.append((x is None or y is None or x["outcome"] != y["outcome"], [text, *told]))
-    return Section("Verdicts", ["claim", "a", "b"], lines, _equal(lines))
+    note = f"{close} of {len(lines)} cannot be told apart (intervals hold together at 95 %); {equal} are equal"
+    return Section("Metrics", ledger.COMPARED, lines, note)
 
 
 def _figures(a: Run, b: Run) -> Section:
     lines = []
-    for figure in a.pictures | b.pictures:
-        paths = [run.pictures.get(figure) for run in (a, b)]
-        lacks = [figure not in run.pictures for run in (a, b)]
-        told = [
-            "no such figure" if lack else os.path.relpath(path) if path else "no picture kept"
-            for path, lack in zip(paths, lacks, strict=True)
-        ]
-        same = "unknown"
-        if any(lacks):
-            same = "no"
-        elif all(paths):
-            same = "yes" if paths[0].read_bytes() == paths[1].read_bytes() else "no"
-        lines.append((same != "yes", [figure, *told, same]))
+    for figure in dict.fromkeys(a.figures() + b.figures()):
+        pictures = [run.picture(figure) for run in (a, b)]
+        has = [figure in run.figures() for run in (a, b)]
+        same = "unknown" if all(has) and None in pictures else "no"
+        same = "yes" if all(has) and None not in pictures and len({*pictures}) == 1 else same
+        states = ["no such figure" if not h else "kept" if p else "no picture kept" for h, p in zip(has, pictures, strict=True)]  # fmt: skip
+        lines.append((same != "yes", [figure, *states, same]))
     unknown = sum(cells[-1] == "unknown" for _, cells in lines)
     note = _equal(lines) + (f"; {unknown} unknown, for want of pictures" if unknown else "")
     return Section("Figures", ["figure", "a", "b", "equal?"], lines, note)
 
 
-def _pairs(a: dict, b: dict) -> list[tuple[bool, list[str]]]:
-    """A line a key: whether its values differ, the key, and both values as text."""
+def _paired(title: str, a: dict, b: dict) -> Section:
+    """A line for each key: whether its values differ, the key, and both values as text."""
     lines = []
     for key in a | b:
         differs = key not in a or key not in b or a[key] != b[key]
         lines.append((differs, [key, _text(a, key), _text(b, key)]))
-    return lines
+    return Section(title, ["", "a", "b"], lines, _equal(lines))
 
 
 def _text(side: dict, key: str) -> str:
-    value = side.get(key)
-    if value is None:
-        return "" if key in side else "not set"
+    if key not in side:
+        return "not there"
+    value = side[key]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
@@ -200,9 +168,9 @@ def _equal(lines: list[tuple[bool, list[str]]]) -> str:
     return f"{sum(not differs for differs, _ in lines)} of {len(lines)} are equal"
 
 
-def _picture(run: Run, figure: str) -> str:
-    path = run.pictures.get(figure)
-    if path is None:
-        return "no picture kept" if figure in run.pictures else "no such figure"
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<br><img alt="{html.escape(figure)}" src="data:image/png;base64,{data}">'
+def _shown(run: Run, figure: str) -> str:
+    picture = run.picture(figure)
+    if picture is None:
+        return "no picture kept" if figure in run.figures() else "no such figure"
+    data = base64.b64encode(picture).decode()
+    return f'<br><img alt="{escape(figure)}" src="data:image/png;base64,{data}">'

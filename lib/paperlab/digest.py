@@ -29,7 +29,8 @@ DISPLAY = frozenset(
     f"{name}.py"
     for name in (
         *("plots", "charts", "widgets", "explorer_view", "verdict", "evidence", "machine"),
-        *("records", "recording", "manifest", "digest", "runs", "sweep", "ledger", "diff", "cli", "commands", "new", "teach"),
+        *("records", "recording", "parameters", "manifest", "digest", "runs", "sweep", "ledger"),
+        *("index", "diff", "commands", "cli", "new", "teach"),
     )
 )  # fmt: skip
 SHOWING = frozenset({"verdict.show", "records.show_reference", "records.show_claims"})
@@ -83,10 +84,14 @@ def cells(book: bytes) -> str:
 
 
 def manifest_words(path: Path) -> list[str]:
-    """The strings under ``data`` and ``profiles`` of a notebook's manifest, NNN_slug.toml beside it."""
+    """The strings under ``data`` and ``profiles`` of a notebook's manifest, NNN_slug.toml beside it.
+
+    A set that is named with a part, NAME/PART, counts as NAME too.
+    """
     manifest = path.with_suffix(".toml")
     fields = tomllib.loads(manifest.read_text()) if manifest.is_file() else {}
-    return list(_texts([fields.get("data"), fields.get("profiles")]))
+    words = list(_texts([fields.get("data"), fields.get("profiles")]))
+    return [*words, *(word.partition("/")[0] for word in words if "/" in word)]
 
 
 def library() -> dict[str, bytes]:

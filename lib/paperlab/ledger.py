@@ -1,164 +1,178 @@
-"""Questions to many records: claims, costs, comparisons, freshness, and bands for a rerun.
+"""Questions to many records: which claims hold, who leads, what changed, and is it today's code?
 
-A record's tables are its metrics that are rows with a ``seed``. What tells rows of one seed apart
-(model, log, noise ...) is a group; the other numbers are measures. Timings, and what follows from
-the group (a rate that was chosen, sizes, the best possible value), are neither.
+Only tables whose roles a record declares are read (`Record.table`), and outcomes are computed from
+them anew (`verdict.rejudge`): a record's own words and its other numbers decide nothing here.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import digest, records, runs, verdict
+from . import digest, intervals, records, runs, verdict
 from .parameters import inspect
 
 if TYPE_CHECKING:
     import polars as pl
 
-TIMINGS = re.compile(r"second|memory")
-BETTER = {"auc": 1, "gauc": 1, "accuracy": 1, "share": 1, "value": 1, "rank correlation": 1}
-BETTER |= {"logloss": -1, "regret": -1, "error": -1}  # +1: higher is better
-FOLLOWS = {"lr", "width", "dense", "embedding", "flops", "bayes", "bayes_auc", "bayes_logloss"}
 FEWEST = 5  # seeds that a band needs
+COMPARED = ["table", "rows", "metric", "a", "b", "a - b, paired", "seeds"]
+BEFORE = "recorded before the engine"
+CLAIM_COLUMNS = dict.fromkeys(
+    ("notebook", "profile", "claim", "outcome", "difference", "note"), str
+)
+CLAIM_COLUMNS |= {"main": bool, "seeds": int, "needed": int}
 
 
-def tables(record: dict) -> dict[str, list[dict]]:
-    """The tables of a record, by name."""
-    return {
-        name: rows
-        for name, rows in record["metrics"].items()
-        if isinstance(rows, list)
-        and rows
-        and all(isinstance(r, dict) and "seed" in r for r in rows)
-    }
+class Cell(NamedTuple):
+    """What identifies a mean of a record: its table, its rows in words, and the metric."""
+
+    table: str
+    rows: str
+    metric: str
 
 
-def groups(rows: list[dict]) -> list[str] | None:
-    """The columns that, with the seed, tell the rows apart; None where no columns do.
+def cells(found: Sequence[dict], without: Sequence[str] = ()) -> dict[Cell, dict]:
+    """The values of every declared metric: Cell -> {pair: value}.
 
-    First those of words; then, while rows are still alike, numbers that are the same in every seed,
-    the one with the fewest different values first.
+    found: one record, or several that hold parts of one table. without: columns that do not tell
+    rows apart. A missing value is NaN. Raises ValueError where two rows are the same pair's.
     """
-    columns = [c for c in dict.fromkeys(c for r in rows for c in r) if c != "seed"]
-    values = {c: {_key(r.get(c)) for r in rows} for c in columns}
-    words = [c for c in columns if any(isinstance(r.get(c), (str, bool)) for r in rows)]
-
-    def distinct(chosen: list[str]) -> int:
-        return len({(r["seed"], *(_key(r.get(c)) for c in chosen)) for r in rows})
-
-    def steady(column: str) -> bool:
-        by_seed = defaultdict(set)
-        for r in rows:
-            by_seed[r["seed"]].add(_key(r.get(column)))
-        return len({frozenset(v) for v in by_seed.values()}) == 1
-
-    chosen = words
-    for column in sorted(set(columns) - set(words) - FOLLOWS, key=lambda c: (len(values[c]), columns.index(c))):  # fmt: skip
-        if distinct(chosen) == len(rows):
-            break
-        if _numbers(rows, column) and steady(column) and distinct([*chosen, column]) > distinct(chosen):  # fmt: skip
-            chosen = [*chosen, column]
-    return chosen if distinct(chosen) == len(rows) else None
+    values: dict[Cell, dict] = defaultdict(dict)
+    for record in found:
+        for table, roles in (record.get("tables") or {}).items():
+            keys = [k for k in (roles["group"], *roles["where"]) if k not in without]
+            for row in record["metrics"][table]:
+                rows = ", ".join(f"{k}={row[k]}" for k in keys)
+                for metric in roles["metrics"]:
+                    cell, pair = Cell(table, rows, metric), row[roles["pair"]]
+                    if pair in values[cell]:
+                        raise ValueError(f"two rows of {table} with {rows}, {roles['pair']}={pair}")
+                    values[cell][pair] = math.nan if row[metric] is None else row[metric]
+    return dict(values)
 
 
-def measures(rows: list[dict], chosen: list[str]) -> list[str]:
-    """The columns of fractions that are no group, no timing and do not follow from the group."""
-    found = dict.fromkeys(c for r in rows for c, v in r.items() if isinstance(v, float))
-    return [c for c in found if c not in ("seed", *chosen, *FOLLOWS) and not TIMINGS.search(c)]
+def declared(record: dict) -> None:
+    """Raise BadInput for a record whose tables declare no roles."""
+    if not record.get("tables"):
+        raise runs.BadInput(f"this record of {record['notebook']} was {BEFORE}: run it again")
 
 
-def hold(reference: dict, record: dict) -> pl.DataFrame:
+def check(reference: dict, record: dict) -> pl.DataFrame:
     """A new run's means beside the bands that a reference record gives, one line a mean.
 
-    With n >= 5 seeds of mean x and standard deviation s in the reference and m seeds in the new
+    With n >= 5 pairs of mean x and standard deviation s in the reference and m pairs in the new
     run, a mean of the same distribution lies within
 
         x ± t s sqrt(1/n + 1/m),    P(|T| < t) = 1 - .05 / bands,    n - 1 degrees of freedom,
 
     so that a faithful rerun has a mean outside any of its bands in at most 5 % of all checks,
-    however the measures hang together (Bonferroni). Rounding may differ between machines: a band is
-    at least ± 1e-6 max(1, |x|). ``inside?`` is yes, no, or missing where the new run has no such row.
+    however the metrics depend on each other (Bonferroni). Rounding may differ between machines: a
+    band is at least ± 1e-6 max(1, |x|). ``inside?`` is yes, no, or missing where the new run has no
+    such rows. Raises BadInput for a reference without declared tables.
     """
     import polars as pl
 
-    found = []
-    for name, rows in tables(reference).items():
-        chosen, new = groups(rows), defaultdict(list)
-        if chosen is None:
-            continue
-        for r in tables(record).get(name, []):
-            new[_group(r, chosen)].append(r)
-        for group, old in _grouped(rows, chosen).items():
-            for measure in measures(rows, chosen):
-                before, after = (_values(side, measure) for side in (old, new[group]))
-                if len(before) >= FEWEST:
-                    found.append((name, group, measure, before, after))
-    lines = []
-    for name, group, measure, before, after in found:
-        low, high = band(before, len(after) or 1, 1 - 0.05 / len(found))
-        mean = sum(after) / len(after) if after else math.nan
-        told = "missing" if not after else "yes" if low <= mean <= high else "no"
-        was = sum(before) / len(before)
-        lines.append([name, group, measure, was, low, high, mean, len(after), told])
-    columns = ["table", "rows", "measure", "reference", "low", "high", "new", "seeds", "inside?"]
+    declared(reference)
+    old, new, lines = cells([reference]), cells([record]), []
+    old = {cell: list(v.values()) for cell, v in old.items() if len(v) >= FEWEST}
+    for cell, values in old.items():
+        again = list(new.get(cell, {}).values())
+        low, high = band(values, len(again) or 1, 1 - 0.05 / len(old))
+        mean = sum(again) / len(again) if again else math.nan
+        inside = "missing" if not again else "yes" if low <= mean <= high else "no"
+        lines.append([*cell, sum(values) / len(values), low, high, mean, len(again), inside])
+    columns = ["table", "rows", "metric", "reference", "low", "high", "new", "seeds", "inside?"]
     return pl.DataFrame(lines, columns, orient="row")
 
 
 def band(values: list[float], m: int, level: float) -> tuple[float, float]:
-    """Where the mean of m new values lies with probability ``level``: see `hold`. At least 2 values."""
+    """Where the mean of m new values lies with probability ``level``: see `check`. At least 2 values."""
     n, mean = len(values), sum(values) / len(values)
     sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    half = verdict.t_quantile(n - 1, level) * sd * math.sqrt(1 / n + 1 / m)
+    half = float(intervals.t_quantile(n - 1, level)) * sd * math.sqrt(1 / n + 1 / m)
     half = max(half, 1e-6 * max(1, abs(mean)))
     return mean - half, mean + half
 
 
-def compare(a: list[dict], b: list[dict]) -> pl.DataFrame:
-    """Means of two runs, or of two sets of runs, and a minus b paired by seed with its 95 % interval.
+def compare(a: Sequence[dict], b: Sequence[dict]) -> pl.DataFrame:
+    """Means of two runs, or of two sets of runs, and a minus b paired by seed, one line a mean.
 
-    Lines are the rows that both have, by table and group; a column that has one value in all of a
-    and one in all of b is no group, for it may be what is compared. Raises ValueError where nothing
-    is shared, or a set has two rows for one seed.
+    Lines are the means that both sides have; a column that has one value in all of a and one in all
+    of b tells no rows apart, for it may be what is compared. The intervals hold together at 95 %
+    (Holm), and ``apart?`` says whether they leave out 0. Raises BadInput where nothing is shared.
+    """
+    import polars as pl
+
+    for record in (*a, *b):
+        declared(record)
+    seen: dict[str, list[set]] = defaultdict(lambda: [set(), set()])
+    for side, found in enumerate((a, b)):
+        for record in found:
+            for table, roles in record["tables"].items():
+                for column in (roles["group"], *roles["where"]):
+                    seen[column][side] |= {json.dumps(r[column]) for r in record["metrics"][table]}
+    single = [column for column, sides in seen.items() if max(map(len, sides)) == 1]
+    first, second = cells(a, single), cells(b, single)
+    shared, lines = [c for c in first if first[c].keys() & second.get(c, {}).keys()], []
+    sides = [(first[c], second[c], sorted(first[c].keys() & second[c].keys())) for c in shared]
+    gaps = [intervals.paired([x[k] for k in both], [y[k] for k in both]) for x, y, both in sides]
+    if not gaps:
+        raise runs.BadInput("these runs share no rows of a declared table")
+    levels = intervals.holm([min(1.0, 2 * min(g.above(0), g.below(0))) for g in gaps])
+    for cell, (x, y, _), gap, level in zip(shared, sides, gaps, levels, strict=True):
+        low, high = map(float, gap.interval(1 - level))
+        apart = "a above" if low > 0 else "a below" if high < 0 else "no"
+        means = [sum(v.values()) / len(v) for v in (x, y)]
+        lines.append([*cell, *means, float(gap.value), low, high, gap.n, apart])
+    columns = ["table", "rows", "metric", "a", "b", "a - b", "low", "high", "seeds", "apart?"]
+    return pl.DataFrame(lines, columns, orient="row")
+
+
+def compared(table: pl.DataFrame) -> list[tuple[bool, list[str]]]:
+    """What `compare` gives as text: whether the two sides are apart, and cells under COMPARED."""
+    return [
+        (
+            apart != "no",
+            [*cell, f"{a:.4g}", f"{b:.4g}", f"{gap:+.3g} [{low:+.3g}, {high:+.3g}]", str(n)],
+        )
+        for *cell, a, b, gap, low, high, n, apart in table.iter_rows()
+    ]
+
+
+def outcomes(record: dict, folder: Path | None = None) -> dict[str, str]:
+    """Claim -> outcome, computed from a record's tables; empty where it was made before the engine."""
+    try:
+        return {j.claim.text: j.outcome for j in verdict.rejudge(record, folder)}
+    except ValueError:
+        return {}
+
+
+def leaders(record: dict) -> list[dict]:
+    """The best method of each declared table and condition, by its main metric.
+
+    ``best`` names all methods that paired intervals do not tell from the first.
     """
     import polars as pl
 
     lines = []
-    for name in tables(a[0]) if a else ():
-        sides = [[r for record in side for r in tables(record).get(name, [])] for side in (a, b)]
-        chosen = groups(sides[0]) or groups(tables(a[0])[name])  # the second where seeds recur
-        if chosen is None or not sides[1]:
-            continue
-        chosen = [c for c in chosen if any(len({_key(r.get(c)) for r in s}) > 1 for s in sides)]
-        first, second = (_grouped(side, chosen) for side in sides)
-        for group in [g for g in first if g in second]:
-            rows = [r | {"side": "a"} for r in first[group]]
-            rows += [r | {"side": "b"} for r in second[group]]
-            for measure in measures(rows, chosen):
-                if len(_values(rows, measure)) == len(rows):
-                    gap = verdict.gap(rows, "a", "b", measure, by="side")
-                    means = [
-                        sum(values) / len(values)
-                        for side in (first, second)
-                        for values in [_values(side[group], measure)]
-                    ]
-                    told = (
-                        "no"
-                        if gap.low <= 0 <= gap.high
-                        else "a above"
-                        if gap.low > 0
-                        else "a below"
-                    )
-                    numbers = [*means, gap.mean, gap.low, gap.high, gap.n]
-                    lines.append([name, group, measure, *numbers, told])
-    if not lines:
-        raise ValueError("these runs share no rows with a seed")
-    columns = ["table", "rows", "measure", "a", "b", "a - b", "low", "high", "seeds", "apart?"]
-    return pl.DataFrame(lines, columns, orient="row")
+    for table, roles in (record.get("tables") or {}).items():
+        by_condition = defaultdict(list)
+        for row in record["metrics"][table]:
+            by_condition[", ".join(f"{k}={row[k]}" for k in roles["where"])].append(row)
+        for rows, some in by_condition.items():
+            order = [roles[k] for k in ("metric", "group", "pair", "better")]
+            board = verdict.compare(some, *order).filter(pl.col("best?") != "")
+            line = {"table": table, "rows": rows, "metric": roles["metric"]}
+            line |= {"best": ", ".join(map(str, board[roles["group"]])), "mean": board[roles["metric"]][0]}  # fmt: skip
+            lines.append(line)
+    return lines
 
 
 def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
@@ -191,82 +205,76 @@ def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
     return side
 
 
-def _setting(record: dict) -> tuple:
-    """What a record must share with others to be read as one run over more seeds."""
-    return record["notebook"], {k: v for k, v in record["parameters"].items() if k != "seeds"}
+def committed(root: Path, profiles: Sequence[str] = ("full", "gpu")) -> list[dict]:
+    """The committed records of the project's notebooks with one of these profiles, in order."""
+    books = [path.stem for path in runs.notebooks(root)]
+    found = [records.reference(book, profile, root) for book in books for profile in profiles]
+    return [record for record in found if record]
 
 
-def claims(found: list[dict]) -> pl.DataFrame:
-    """Every claim of every record: outcome, evidence, and its size in seeds and in rows with a seed.
+def claims(root: Path, found: Sequence[dict]) -> pl.DataFrame:
+    """Every claim of committed records that its notebook still makes, a line each.
 
-    A run also shows what the record that was kept before says, marked "full record": those claims
-    are that record's, and are left out.
-    """
-    import polars as pl
-
-    lines = [
-        {
-            "notebook": r["notebook"],
-            "profile": r.get("profile"),
-            "claim": c["text"],
-            "evidence": c["evidence"],
-            "outcome": c["outcome"],
-            "seeds": len(r["parameters"].get("seeds", [])),
-            "rows": sum(map(len, tables(r).values())),
-        }
-        for r in found
-        for c in r["verdicts"]
-        if not c["text"].endswith("full record)")
-    ]
-    columns = ["notebook", "profile", "claim", "evidence", "outcome"]
-    schema = dict.fromkeys(columns, pl.String) | {"seeds": pl.Int64, "rows": pl.Int64}
-    return pl.DataFrame(lines, schema)
-
-
-def costs(found: list[dict]) -> pl.DataFrame:
-    """Seconds, peak memory and samples a second (median over the rows that say) of every record."""
-    import polars as pl
-
-    lines = []
-    for r in found:
-        speeds = sorted(s for t in tables(r).values() for x in t if _finite(s := x.get("samples_per_second")))  # fmt: skip
-        card = {k: r.get(k) for k in ("notebook", "profile", "machine", "device", "threads")}
-        card |= {"seconds": r.get("seconds"), "peak MB": r.get("peak_memory_mb")}
-        lines.append(card | {"samples/s": round(speeds[len(speeds) // 2]) if speeds else None})
-    words = dict.fromkeys(("notebook", "profile", "machine", "device"), pl.String)
-    numbers = {"threads": pl.Int64, "seconds": pl.Float64, "peak MB": pl.Int64}
-    return pl.DataFrame(lines, words | numbers | {"samples/s": pl.Int64}, strict=False)
-
-
-def leaders(found: list[dict]) -> pl.DataFrame:
-    """The best model of every table and group beside the next, by the first measure of `BETTER`.
-
-    ``ahead``: by how much, in the measure's better direction, paired by seed, with its 95 %
-    interval; ``as good``: models that the paired interval cannot tell from the best, it included.
+    notebook, profile, claim, outcome, difference, note, main (the record's first claim), seeds (the
+    fewest pairs of its comparisons), needed (the pairs that would resolve it). A claim is withdrawn
+    where the notebook's cells hold no such string: it has no line. A record from before the engine
+    has one line without a claim, whose outcome is `BEFORE`.
     """
     import polars as pl
 
     lines = []
     for record in found:
-        for name, rows in tables(record).items():
-            chosen = groups(rows) if all("model" in r for r in rows) else None
-            measure = next((m for m in BETTER if chosen and all(_finite(r.get(m)) for r in rows)), None)  # fmt: skip
-            if measure is None or measure in chosen or "model" not in chosen:
+        line = {"notebook": record["notebook"], "profile": record["profile"], "main": False}
+        try:
+            judged = verdict.rejudge(record, root / "data/reference")
+        except ValueError:
+            lines.append(line | {"outcome": BEFORE})
+            continue
+        still_made = claim_texts(root / "notebooks" / f"{record['notebook']}.ipynb")
+        for i, j in enumerate(judged):
+            if not still_made(j.claim.text):
                 continue
-            for group, some in _grouped(rows, [c for c in chosen if c != "model"]).items():
-                if len({r["model"] for r in some}) < 2 or len({r["seed"] for r in some}) < 2:
-                    continue
-                table = verdict.compare(some, measure, higher=BETTER[measure] > 0)
-                best, second = table["model"][:2]
-                gap = verdict.gap(some, best, second, measure)
-                low, mean, high = sorted(BETTER[measure] * x for x in (gap.low, gap.mean, gap.high))
-                lines.append({
-                    "notebook": record["notebook"], "profile": record.get("profile"), "table": name,
-                    "rows": group, "measure": measure, "best": best, "next": second, "ahead": mean,
-                    "low": low, "high": high, "seeds": gap.n, "models": table.height,
-                    "as good": sum(b != "" for b in table["best?"]),
-                })  # fmt: skip
-    return pl.DataFrame(lines)
+            pairs = min(c.estimate.n for c in j.claim.comparisons)
+            line |= {"claim": j.claim.text, "outcome": j.outcome, "difference": j.evidence}
+            line |= {"note": j.note, "main": i == 0, "seeds": pairs, "needed": j.needed}
+            lines.append(dict(line))
+    kinds = {str: pl.String, bool: pl.Boolean, int: pl.Int64}
+    return pl.DataFrame(lines, {k: kinds[v] for k, v in CLAIM_COLUMNS.items()})
+
+
+def claim_texts(path: Path) -> Callable[[str], bool]:
+    """A test of texts: whether a notebook's code cells hold one as a string or an f-string.
+
+    An f-string counts with at least ten characters of its own, whatever its values are.
+    """
+    texts, patterns = set(), []
+    for node in ast.walk(ast.parse(digest.cells(path.read_bytes()))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [re.escape(p.value) if isinstance(p, ast.Constant) else ".*" for p in node.values]  # fmt: skip
+            if sum(len(p.value) for p in node.values if isinstance(p, ast.Constant)) >= 10:
+                patterns.append(re.compile("".join(parts), re.DOTALL))
+    return lambda text: text in texts or any(p.fullmatch(text) for p in patterns)
+
+
+def summary(table: pl.DataFrame) -> pl.DataFrame:
+    """Papers by the outcome of their main claim: outcome, papers, which.
+
+    table: what `claims` gives; the numbers of unresolved papers stand with the seeds that would
+    resolve them.
+    """
+    import polars as pl
+
+    papers: dict[str, list[str]] = {outcome: [] for outcome in (*verdict.OUTCOMES, BEFORE)}
+    for line in table.iter_rows(named=True):
+        if line["main"] or line["outcome"] == BEFORE:
+            number = line["notebook"][:3]
+            if line["outcome"] == "unresolved":
+                number += f" ({line['needed']} seeds)" if line["needed"] else " (more seeds do not)"
+            papers[line["outcome"]].append(number)
+    lines = [(outcome, len(which), ", ".join(which)) for outcome, which in papers.items() if which]
+    return pl.DataFrame(lines, ["outcome", "papers", "which"], orient="row")
 
 
 def freshness(root: Path) -> pl.DataFrame:
@@ -280,42 +288,18 @@ def freshness(root: Path) -> pl.DataFrame:
     for path in runs.notebooks(root):
         stamp = json.loads(path.read_text())["metadata"].get("paperlab", {}).get("code")
         today = digest.notebook(path)
-        told = "not stamped" if stamp is None else "today's" if stamp == today else "older"
-        lines.append({"notebook": path.stem, "what": "outputs", "code": told})
+        state = "not stamped" if stamp is None else "today's" if stamp == today else "older"
+        lines.append({"notebook": path.stem, "what": "outputs", "code": state})
         for kept in sorted((root / "data/reference").glob(f"{path.stem}_*.json")):
             code = (records.read(kept) or {}).get("code") or {}
-            told = "today's" if code.get("digest") == today else "older"
-            if told == "older" and code.get("commit") and not code.get("dirty"):
+            state = "today's" if code.get("digest") == today else "older"
+            if state == "older" and code.get("commit") and not code.get("dirty"):
                 files = digest.changed(path, root, code["commit"])
-                told = "today's" if files == [] else f"older: {', '.join(files)}" if files else told
-            lines.append({"notebook": path.stem, "what": kept.stem, "code": told})
+                state = "today's" if files == [] else f"older: {', '.join(files)}" if files else state  # fmt: skip
+            lines.append({"notebook": path.stem, "what": kept.stem, "code": state})
     return pl.DataFrame(lines, dict.fromkeys(("notebook", "what", "code"), pl.String))
 
 
-def _key(value):
-    """A value of a group that a dict can hold."""
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _group(row: dict, chosen: list[str]) -> str:
-    """Which group a row is of, in words: 'model=DNN, noise=30'."""
-    return ", ".join(f"{c}={row.get(c)}" for c in chosen)
-
-
-def _grouped(rows: list[dict], chosen: list[str]) -> dict[str, list[dict]]:
-    found = defaultdict(list)
-    for row in rows:
-        found[_group(row, chosen)].append(row)
-    return dict(found)
-
-
-def _numbers(rows: list[dict], column: str) -> bool:
-    return all(isinstance(r.get(column), (int, float, type(None))) for r in rows)
-
-
-def _values(rows: list[dict], measure: str) -> list[float]:
-    return [r[measure] for r in rows if _finite(r.get(measure))]
-
-
-def _finite(value) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _setting(record: dict) -> tuple:
+    """What a record must share with others to be read as one run over more seeds."""
+    return record["notebook"], {k: v for k, v in record["parameters"].items() if k != "seeds"}

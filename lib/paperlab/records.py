@@ -92,6 +92,12 @@ def every(root: Path) -> dict[str, dict]:
     return {name: record for name, p in paths.items() if (record := read_final(p)) is not None}
 
 
+def place(root: Path, name: str) -> Path:
+    """The folder of a record that `every` names, with its per-unit files."""
+    folder = root / "data/runs" / name
+    return folder if folder.is_dir() else root / "data/reference"
+
+
 def read_final(path: Path) -> dict | None:
     """A record as `read` gives it; a run whose process died without a word is marked failed."""
     record = read(path)

@@ -56,6 +56,16 @@ class Progress:
             return None
         return sum(self.seconds) / len(self.seconds) * -(-to_come // self.workers)
 
+    def title(self) -> str:
+        """How many runs are done, running and failed, and about how long the rest takes."""
+        done, failed = len(self.done), len(self.failed)
+        title = f"{done} done ({self.reused} of them before), {len(self.running)} running, "
+        title += f"{failed} failed, {len(self.points)} in all"
+        left = self.left()
+        if not left:
+            return title
+        return f"{title}; about {f'{left:.0f} s' if left < 100 else f'{left / 60:.0f} min'} left"
+
 
 def grid_values(parameter: Parameter, text: str) -> list[Any]:
     """The values that --grid NAME=TEXT gives a parameter: one run each, cast as --set casts them.
@@ -251,3 +261,22 @@ def _local(workers: int | None, most: int):
 def label(point: Point) -> str:
     """What sets a run apart, as one would write it after --set."""
     return " ".join(f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in point.values.items())  # fmt: skip
+
+
+def rows(progress: Progress, root: Path, points: list[Point]) -> tuple[list[str], list[list[str]]]:
+    """Columns and lines: what each run sets, where it stands, and its folder or its error."""
+    lines = []
+    for point in points:
+        end = ""
+        if point.key in progress.done:
+            state, end = "done", os.path.relpath(progress.done[point.key])
+        elif point.key in progress.failed:
+            state, end = "failed", progress.failed[point.key]
+            log = root / f"data/runs/.sweep/{point.key}.log"
+            where = [*sorted((root / "data/runs").glob(f"*-{point.key}"))[-1:], log]
+            seen = " and ".join(os.path.relpath(w) for w in where if w.exists())
+            end += f" (see {seen})" if seen else ""
+        else:
+            state = "running" if point.key in progress.running else "to do"
+        lines.append([label(point), state, end])
+    return ["run", "state", "folder or error"], lines

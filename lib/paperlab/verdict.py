@@ -105,7 +105,8 @@ class Judged:
     """A claim with its outcome.
 
     signs, levels: of each comparison; spans: the intervals of a minus b that decided (at Holm's
-    level; at 90 % for no difference); note: why it is unresolved, and what would resolve it.
+    level; at 90 % for no difference); note: why it is unresolved, and what would resolve it;
+    needed: the pairs that would.
     """
 
     claim: Claim
@@ -114,6 +115,7 @@ class Judged:
     levels: tuple[float, ...]
     spans: tuple[tuple[float, float], ...]
     note: str = ""
+    needed: int | None = None
 
     @property
     def evidence(self) -> str:
@@ -195,11 +197,13 @@ def judge(claims: Sequence[Claim]) -> list[Judged]:
         shown = np.full(len(level[here]), 0.1) if outcome == "no difference" else level[here]
         spans = [c.estimate.interval(1 - a) for c, a in zip(claim.comparisons, shown, strict=True)]
         spans = tuple((float(low), float(high)) for low, high in spans)
-        note = (
-            _note(claim, found[here], level[here], floors[here]) if outcome == "unresolved" else ""
-        )
+        note, needed = "", None
+        if outcome == "unresolved":
+            note, needed = _note(claim, found[here], level[here], floors[here])
         words = tuple(SIGNS[int(s)] for s in found[here])
-        judged.append(Judged(claim, outcome, words, tuple(map(float, level[here])), spans, note))
+        judged.append(
+            Judged(claim, outcome, words, tuple(map(float, level[here])), spans, note, needed)
+        )
     return judged
 
 
@@ -236,7 +240,7 @@ def judge_many(found: Student, delta: float, quantifier: str = "all") -> Int[np.
     return outcomes(signs(found.value, p, p_equal, level, delta), quantifier)
 
 
-def _note(claim: Claim, found, level, floors) -> str:
+def _note(claim: Claim, found, level, floors) -> tuple[str, int | None]:
     """Why a claim is unresolved, the power at 2 delta, and the pairs that would raise it to 80 %.
 
     Where it is above 80 % already: the pairs that show equivalence when there is no effect.
@@ -245,18 +249,16 @@ def _note(claim: Claim, found, level, floors) -> str:
     reasons = [f"at the floor: neither side beats {f}" for f in dict.fromkeys(floors) if f]
     if any(not math.isfinite(e.se) for e, _ in open_):
         reasons.append("error unknown: too few pairs, a missing value, or identical differences")
-    open_ = [(e, a) for e, a in open_ if math.isfinite(e.se)]
+    open_, needed = [(e, a) for e, a in open_ if math.isfinite(e.se)], None
     if open_:
         chance = min(intervals.power(e, 2 * claim.delta, a) for e, a in open_)
         aim, width, wanted = (2, None, 0.8) if chance < 0.8 else (1, 2 * intervals.ALPHA, 0.9)
-        needed = [
-            intervals.pairs_needed(e, aim * claim.delta, width or a, wanted) for e, a in open_
-        ]
-        few = None in needed
-        pairs = "more pairs alone are not enough" if few else f"{max(needed)} pairs"
+        each = [intervals.pairs_needed(e, aim * claim.delta, width or a, wanted) for e, a in open_]
+        needed = None if None in each else max(each)
+        pairs = "more pairs alone are not enough" if needed is None else f"{needed} pairs"
         to = "for 80 %" if aim == 2 else "to show no difference"
         reasons.append(f"power {chance:.0%} at 2 delta; {pairs} {to}")
-    return "; ".join(reasons)
+    return "; ".join(reasons), needed
 
 
 def claim(
