@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.clicks import LOG, Net
-from paperlab import loop
+from paperlab import hardware, loop
 from paperlab.data import Batches
 from paperlab.interest.worlds.interest_sequences import interest_sequences
 from paperlab.nn.click import ClickModel
@@ -50,7 +50,7 @@ def test_the_best_weights_are_kept_and_patience_never_reads_the_test_part():
     assert run.valid["auc"] == best
     assert len(run.history) < 60
     assert run.history[-3]["auc"] == best
-    assert run.test == loop.evaluate(model, LOG, "test")
+    assert run.test == model.evaluate(LOG, "test")
 
 
 def test_the_rate_falls_at_every_check_that_is_not_the_best():
@@ -78,7 +78,7 @@ def test_a_log_moves_to_the_one_gpu_that_holds_it_twice(monkeypatch, device, wor
     split = SimpleNamespace(nbytes=200, to=lambda place: f"on {place}")
     strategy = SimpleNamespace(root_device=torch.device(device))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 1000))
-    found = loop._resident(split, SimpleNamespace(strategy=strategy, world_size=world))
+    found = hardware.resident(split, SimpleNamespace(strategy=strategy, world_size=world))
     assert found == "on cuda" if moves else found is split
 
 
@@ -112,7 +112,7 @@ def test_histories_and_their_times_reach_the_model_in_training_and_scoring():
     with torch.no_grad():
         whole = model(HISTORIES.test.take(slice(None)))
     for batch_size in (8192, 7):  # rows are scored by length and come back in their own order
-        found = loop.predict(model, HISTORIES.test, batch_size)
+        found = model.predict(HISTORIES.test, batch_size)
         torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
     assert HISTORIES.test.to("cpu").take(slice(0, 3)).to("cpu").elapsed is not None
 
@@ -236,4 +236,4 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
 )
 def test_bf16_is_taken_where_it_is_faster(monkeypatch, known, wanted):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    assert loop.best_precision("cpu") == wanted
+    assert hardware.best_precision("cpu") == wanted

@@ -1,40 +1,81 @@
-"""From a model and a log to metrics in one call, on Lightning's trainer."""
+"""The one way to train, on Lightning's trainer. The loop knows no task: a model brings `Trainable`."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from . import metrics
-from .data.batches import Batches
-from .data.schema import Schema
-from .data.store import Log, Split
-from .nn.budget import width_for
-from .nn.click import ClickModel
+from . import checks
+from .checkpoints import batch_hash, model_hash, resumable
+from .feed import Feed
+from .hardware import best_precision, keep_freed_memory, resident
 from .nn.optim import RowAdam
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+class Trainable(Protocol):
+    """What a LightningModule brings, beside ``configure_optimizers`` and ``training_step``.
+
+    The step returns the mean loss of a batch, or ``{"loss": ..., "metrics": {name: scalar}}``.
+
+    lr: the learning rate that ``configure_optimizers`` reads.
+    select: the metric of ``evaluate`` that chooses the weights, and which way is better:
+        ``("auc", "higher")``. None keeps the last weights.
+    """
+
+    lr: float
+    select: tuple[str, str] | None
+
+    def check(self, data: object) -> None:
+        """Raise ValueError, in one line, where ``data`` cannot train or judge this model."""
+
+    def batches(self, part: object, batch_size: int, seed: int | Sequence[int]) -> Iterable:
+        """Batches of a part, drawn by the seed alone; `paperlab.data.Batches` is one such.
+
+        ``len`` is a pass's number of batches; without one the batches have no end. After
+        ``load_state_dict({"epoch": e, "start": s})`` the next iteration is pass e from batch s on.
+        """
+
+    def count(self, batch: object) -> int:
+        """Items that a batch's mean loss is over: rows, pairs or tokens."""
+
+    def evaluate(self, data: object, part: str) -> dict[str, float]:
+        """Metrics of ``valid`` or ``test``; called in eval mode and without gradients."""
+
+    def count_parameters(self) -> dict[str, int]:
+        """Trainable weights by kind: ``dense``, ``embedding``."""
+
+
+class Parts(NamedTuple):
+    """Data in parts, for `fit`: any object with these attributes will do."""
+
+    train: object
+    valid: object = None
+    test: object = None
 
 
 @dataclass
 class Fit:
     """What a training run gives.
 
-    test, valid: metrics of the best weights (auc, logloss, and gauc where the log has users).
-    history: one row a check: step, epoch, seconds, train_loss, lr (up to it), auc, logloss.
-    seconds: training time, checks left out. samples_per_second: rows trained on per such second.
-    parameters: dense and embedding weights. interrupted: Ctrl-C ended it early.
+    test, valid: `Trainable.evaluate` of the best weights; empty where there is no such part.
+    history: one row a check: step, epoch, seconds, train_loss, lr (up to it), train_NAME (means of
+        the step's metrics since the last check), validation metrics, what ``watch`` gives.
+    seconds: training time, checks left out. samples_per_second: `Trainable.count` per such second.
+    steps: optimiser steps. parameters: `Trainable.count_parameters`. interrupted: by Ctrl-C.
     """
 
     test: dict[str, float]
@@ -43,235 +84,196 @@ class Fit:
     seconds: float
     samples_per_second: float
     steps: int
-    parameters: dict[str, int] = field(default_factory=dict)
-    interrupted: bool = False
+    parameters: dict[str, int]
+    interrupted: bool
 
 
 def fit(
-    model: ClickModel,
-    log: Log,
+    model: Trainable,
+    data: object,
     *,
-    epochs: int = 1,
+    epochs: int | None = None,
+    steps: int | None = None,
     batch_size: int = 1024,
     checks_per_epoch: int = 1,
     patience: int | None = None,
     decay: float = 1.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
+    watch: Callable[[Trainable], dict] | None = None,
     precision: str | None = None,
     accelerator: str = "auto",
-    progress: bool = False,
     **trainer,
 ) -> Fit:
-    """Train on ``log.train``, keep the weights that do best on ``log.valid``, score ``log.test``.
+    """Train on ``data.train``, keep the weights that do best on ``data.valid``, score ``data.test``.
 
-    epochs, batch_size (rows over all processes), checks_per_epoch >= 1.
-    patience: checks without a better validation AUC before stopping; None trains to the end.
-        The test part is scored once, at the end.
+    data: where it has no ``train``, all of it is trained on, and the last weights stay.
+    epochs: passes over the training part, 1 if neither is given. steps: optimiser steps instead; all
+        of them count as one epoch.
+    batch_size: rows of a batch over all processes, >= 1. checks_per_epoch >= 1.
+    patience: checks without a better validation metric before stopping; None trains to the end. A
+        metric that is NaN is no better, and counts for nothing.
     decay: in (0, 1], the learning rate's factor at each check that is not the best so far (BARS: 0.1
         with patience 2).
-    checkpoint: a file, written every ``checkpoint_every`` steps and at every check; when it is
-        there already, training goes on from it.
+    seed: of the batches; a sequence goes to `Trainable.batches` as it is.
+    checkpoint: a file, written every ``checkpoint_every`` steps and at every check. When it is
+        there already, training goes on from it; a run that was done is not trained again.
+    watch: model -> numbers for the row of each check; the model is in eval mode.
     precision: Lightning's; None takes bf16-mixed where the hardware multiplies faster in bf16.
-    trainer: anything else that ``lightning.Trainer`` takes: devices, num_nodes, strategy, ...
+    trainer: anything else that ``lightning.Trainer`` takes. ``accumulate_grad_batches`` weighs
+        batches by `Trainable.count`, so that k small batches make the step of a large one.
 
-    Raises ValueError for values out of range and for a checkpoint that is broken or holds code,
-    FloatingPointError when the loss is not finite.
+    The test part is scored once, at the end. The model returns to the device that it came from.
+    Raises ValueError for values out of range, data that the model refuses, and a checkpoint that is
+    broken, holds code or is of another run; FloatingPointError when the loss is not finite.
     """
-    for name, value in (("epochs", epochs), ("checks_per_epoch", checks_per_epoch)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay must be in (0, 1], got {decay}")
-    _keep_freed_memory()
-    torch.manual_seed(seed)
-    checks = _Checks(log, checks_per_epoch, patience, decay)
-    callbacks: list[Callback] = [checks]
-    if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        callbacks.append(_every(checkpoint, checkpoint_every))
-    if progress:
-        callbacks.append(TQDMProgressBar())
+    if epochs is not None and steps is not None:
+        raise ValueError("epochs or steps must be given, not both")
+    epochs = 1 if epochs is None else epochs
+    checks.whole(epochs=epochs, batch_size=batch_size, checks_per_epoch=checks_per_epoch)
+    checks.whole(checkpoint_every=checkpoint_every, steps=1 if steps is None else steps)
+    checks.whole(patience=1 if patience is None else patience)
+    checks.inside("(0, 1]", decay=decay)
+    if checkpoint is not None and Path(checkpoint).suffix != ".ckpt":
+        raise ValueError(f"checkpoint must end in .ckpt, got {Path(checkpoint).name}")
+    judged = getattr(data, "valid", None) is not None and model.select is not None
+    if not judged and (patience is not None or decay < 1):
+        raise ValueError("patience and decay need a validation part and a metric to select by")
+    model.check(data)
+    keep_freed_memory()
+    torch.manual_seed(seed[0] if isinstance(seed, Sequence) else seed)
+    limit = trainer.pop("limit_train_batches", None)
+    accumulate = trainer.get("accumulate_grad_batches", 1)
+    own = _Checks(model, data, judged, checks_per_epoch, patience, decay, accumulate, watch)
+    callbacks = trainer.pop("callbacks", None) or []
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
     with warnings.catch_warnings():
-        # A log is gathered by index in this process: no worker could make that faster.
+        # Rows are gathered by index in this process: no worker could make that faster. A frozen
+        # part is in eval mode on purpose, and validation is this loop's.
         warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*in eval mode.*|.*no `val_dataloader`.*")
         runner = L.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
             precision=precision or best_precision(accelerator),
-            logger=False,
-            enable_checkpointing=checkpoint is not None,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+            callbacks=[*callbacks, own],
             use_distributed_sampler=False,
-            callbacks=callbacks,
-            **{"devices": 1, **trainer},
+            **{"devices": 1, "num_sanity_val_steps": 0, **quiet, **trainer},
         )
-        batches = Batches(_resident(log.train, runner), batch_size, seed)
-        resume = _resumable(checkpoint) if checkpoint and checkpoint.is_file() else None
+        train = resident(getattr(data, "train", data), runner)
+        feed = Feed(model.batches(train, batch_size, seed), steps and steps * accumulate, limit)
+        resume = None
+        if checkpoint is not None:
+            run = {"batch_size": batch_size, "seed": str(seed), "steps": steps}
+            run |= {"accumulate_grad_batches": accumulate, "limit_train_batches": limit}
+            run |= {"model": model_hash(model), "data": batch_hash(feed.first())}
+            own.saves(Path(checkpoint), checkpoint_every, feed, run)
+            resume = resumable(Path(checkpoint), run, epochs)
+        home = next(model.parameters()).device
         try:
-            runner.fit(model, batches, ckpt_path=resume, weights_only=True)
+            runner.fit(model, feed, ckpt_path=resume, weights_only=True)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into either
-            checks.interrupted = True
-    checks.restore_best(model)
+            own.interrupted = True
+    own.restore_best(runner, model)
+    model.to(runner.strategy.root_device)  # Lightning moved it to the CPU
+    scores = {}
+    with _evaluating(model):
+        for part in ("valid", "test"):
+            missing = getattr(data, part, None) is None
+            scores[part] = {} if missing else model.evaluate(data, part)
+    model.to(home)
     return Fit(
-        test=evaluate(model, log, "test"),
-        valid=evaluate(model, log, "valid"),
-        history=checks.history,
-        seconds=checks.seconds,
-        samples_per_second=checks.rows / max(checks.seconds, 1e-9),
-        steps=checks.step,
+        **scores,
+        history=own.history,
+        seconds=own.seconds,
+        samples_per_second=own.items / max(own.seconds, 1e-9),
+        steps=own.step,
         parameters=model.count_parameters(),
-        interrupted=checks.interrupted,
+        interrupted=own.interrupted,
     )
 
 
-def compare(
-    builders: dict[str, Callable[[Schema, int], ClickModel]],
-    log: Log,
-    *,
-    budget: int,
-    seeds: Sequence[int],
-    rates: Sequence[float] = (1e-3,),
-    **options,
-) -> Iterator[tuple[dict, ClickModel]]:
-    """Train every model on one log on equal terms; yield a row of results and the trained model.
-
-    builders: name -> function of a schema and a width. The width is chosen so that the model has
-    ``budget`` dense parameters within 5 %. Of several learning rates the one with the best
-    validation AUC at the first seed is taken: the same trials for every model. A seed draws the
-    initial weights and the order of rows, so that rows of one seed are paired over models.
-    options: passed to `fit`.
-    """
-    for name, build in builders.items():
-        width = width_for(lambda w, build=build: build(log.schema, w), budget)
-        tried: dict[float, tuple[Fit, ClickModel]] = {}
-        for rate in rates:
-            tried[rate] = _run(build, log, width, rate, seeds[0], options)
-        best = max(rates, key=lambda r: tried[r][0].valid["auc"])
-        for seed in seeds:
-            run, model = (
-                tried[best] if seed == seeds[0] else _run(build, log, width, best, seed, options)
-            )
-            yield (
-                {
-                    "log": log.name,
-                    "model": name,
-                    "seed": seed,
-                    **run.test,
-                    "valid_auc": run.valid["auc"],
-                    **run.parameters,
-                    "width": width,
-                    "lr": best,
-                    "seconds": run.seconds,
-                    "samples_per_second": run.samples_per_second,
-                },
-                model,
-            )
-
-
-def _run(build, log: Log, width: int, rate: float, seed: int, options: dict):
-    torch.manual_seed(seed)
-    model = build(log.schema, width)
-    model.lr = rate
-    return fit(model, log, seed=seed, **options), model
-
-
-def evaluate(model: ClickModel, log: Log, part: str = "test") -> dict[str, float]:
-    """AUC, logloss and, where the log has users, GAUC of a model on a part of a log."""
-    split: Split = getattr(log, part)
-    logits, labels = predict(model, split), split.labels[:, 0]
-    found = {"auc": metrics.auc(logits, labels), "logloss": metrics.logloss(logits, labels)}
-    users = log.user(part)
-    if users is not None:
-        found["gauc"] = metrics.gauc(logits, labels, users)
-    return found
-
-
-@torch.no_grad()
-def predict(model: ClickModel, split: Split, batch_size: int = 8192) -> Tensor:
-    """Logits (n,) in float32 on the CPU, in the order of the split's rows.
-
-    Rows with histories are scored by length, in smaller batches the longer they are, so that
-    padding and memory stay bounded: at most 16 events for each of ``batch_size`` rows.
-    """
-    training, device = model.training, next(model.parameters()).device
+@contextmanager
+def _evaluating(model: L.LightningModule) -> Iterator[None]:
+    """Eval mode without gradients; modes and random numbers are as before when it ends."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    scores = torch.empty(len(split))
-    if split.spans is None:
-        batches = [slice(i, i + batch_size) for i in range(0, len(split), batch_size)]
-    else:
-        order = split.lengths.argsort(stable=True)
-        batches = order.split(max(1, batch_size * 16 // max(16, split.length)))
-    for rows in batches:
-        scores[rows] = model(split.take(rows).to(device)).float().cpu()
-    model.train(training)
-    return scores
-
-
-def best_precision(accelerator: str = "auto") -> str:
-    """``bf16-mixed`` where the device multiplies faster in bf16, else ``32-true``."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        known = getattr(torch.cpu, "get_capabilities", dict)()
-        # Of the processors with AVX-512's bf16 but no AMX, Intel's take twice as long as in float32.
-        vector = known.get("avx512_bf16", False) and "Intel" not in known.get("cpu_name", "")
-        fast = known.get("amx_bf16", False) or vector
-    return "bf16-mixed" if fast else "32-true"
-
-
-def _resident(split: Split, runner: L.Trainer) -> Split:
-    """On one GPU, the whole split where it fits in half of the free memory: no batch is copied."""
-    device = runner.strategy.root_device
-    if device.type != "cuda" or runner.world_size > 1:
-        return split
-    free, _ = torch.cuda.mem_get_info(device)
-    return split.to(device) if 2 * split.nbytes <= free else split
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep the buffers of one step for the next.
-
-    By default it hands blocks above a few MB back to the system at every free, and a step spends a
-    third of its time on having them mapped and zeroed again. Elsewhere than on glibc: nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mmap_threshold, trim_threshold = -3, -1
-        mallopt(mmap_threshold, 32 << 20)  # the most that it takes
-        mallopt(trim_threshold, 2**31 - 1)
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class _Checks(Callback):
-    """Validates, keeps the best weights, stops early, and times what is left."""
+    """Validates, keeps the best weights, stops early, saves, and times what is left."""
 
-    def __init__(self, log: Log, per_epoch: int, patience: int | None, decay: float):
-        self.clicks, self.per_epoch, self.patience = log, per_epoch, patience
-        self.decay = decay
+    KEPT = ("history", "best", "best_metric", "since", "seconds", "items", "step", "sums", "weight")
+
+    def __init__(self, model, data, judged, per_epoch, patience, decay, accumulate, watch):
+        self.data, self.judged, self.watch, self.accumulate = data, judged, watch, accumulate
+        self.metric, self.higher = model.select or (None, "higher")
+        self.per_epoch, self.patience, self.decay = per_epoch, patience, decay
         self.history: list[dict] = []
         self.best: dict[str, Tensor] | None = None
-        self.seconds, self.rows, self.step, self.interrupted = 0.0, 0, 0, False
-        self._loss, self._since = torch.zeros(()), 0
+        self.best_metric, self.since = -math.inf, 0  # the metric with its sign: higher is better
+        self.seconds, self.items, self.step, self.interrupted = 0.0, 0, 0, False
+        self.sums: Tensor | None = None  # of the loss and metrics since the last check, times items
+        self.weight = self._accumulated = 0
+        self.path: Path | None = None
         self._clock = time.perf_counter()  # what fails before training starts has a time too
 
+    def saves(self, path: Path, every: int, feed: Feed, run: dict) -> None:
+        self.path, self.every, self.feed, self.run = path, every, feed, run
+
     def on_train_start(self, trainer, model):
+        steps = math.ceil(trainer.num_training_batches / self.accumulate)
+        self._at = {round(steps * (k + 1) / self.per_epoch) for k in range(self.per_epoch)}
+        if self.patience is not None and self.since >= self.patience:
+            trainer.should_stop = True  # the run that is resumed had stopped
+        self._weighs = self.accumulate > 1 or trainer.world_size > 1
         self._clock = time.perf_counter()
-        steps = trainer.num_training_batches
-        self._at = {round(steps * (k + 1) / self.per_epoch) - 1 for k in range(self.per_epoch)}
+
+    def on_train_batch_start(self, trainer, model, batch, batch_idx):
+        self._count = int(model.count(batch))
 
     def on_before_backward(self, trainer, model, loss):
         if not loss.isfinite():  # before the step would spread it to every weight
-            raise FloatingPointError(_not_finite(trainer, model, loss))
+            raise FloatingPointError(_not_finite(trainer, model, loss * self.accumulate))
+        if self._weighs:  # gradients of sums: `on_before_optimizer_step` divides them by all items
+            scale = self._count * self.accumulate  # Lightning divided the loss by the latter
+            loss.register_hook(lambda gradient: gradient * scale)
+            self._accumulated += self._count
+
+    def on_before_optimizer_step(self, trainer, model, optimizer):
+        if self._weighs:
+            items = trainer.strategy.reduce(
+                torch.tensor(float(self._accumulated)), reduce_op="mean"
+            )
+            for group in optimizer.param_groups:
+                for weight in (w for w in group["params"] if w.grad is not None):
+                    weight.grad.div_(items.item())
+            self._accumulated = 0
 
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
-        self._loss, self._since = self._loss + outputs["loss"].detach().cpu(), self._since + 1
-        self.rows += len(batch.labels) * trainer.world_size
+        seen = {"loss": outputs["loss"] * self.accumulate, **outputs.get("metrics", {})}
+        sums = torch.stack([v.detach().float() for v in seen.values()]).cpu() * self._count
+        self.sums, self._names = sums if self.sums is None else self.sums + sums, [*seen]
+        self.weight += self._count
+        self.items += self._count * trainer.world_size
+        done = batch_idx + 1
+        if done % self.accumulate and done < trainer.num_training_batches:
+            return
         self.step += 1
-        if batch_idx in self._at:
+        if checked := math.ceil(done / self.accumulate) in self._at:
             self._check(trainer, model)
+        if self.path is not None and (checked or self.step % self.every == 0):
+            trainer.save_checkpoint(self.path)
 
     def _check(self, trainer, model):
         for optimizer in trainer.optimizers:
@@ -282,80 +284,56 @@ class _Checks(Callback):
             "step": self.step,
             "epoch": trainer.current_epoch,
             "seconds": self.seconds,
-            "train_loss": (self._loss / self._since).item(),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            **evaluate(model, self.clicks, "valid"),
         }
-        self._loss, self._since = torch.zeros(()), 0
-        best = max((r["auc"] for r in self.history), default=float("-inf"))
+        means = (self.sums / self.weight).tolist()
+        row |= {f"train_{name}": m for name, m in zip(self._names, means, strict=True)}
+        self.sums, self.weight = None, 0
+        with _evaluating(model):
+            row |= model.evaluate(self.data, "valid") if self.judged else {}
+            row |= self.watch(model) if self.watch else {}
         self.history.append(row)
-        if row["auc"] <= best and self.decay < 1:
-            for group in (g for optimizer in trainer.optimizers for g in optimizer.param_groups):
-                group["lr"] *= self.decay
-        if row["auc"] > best:
-            self.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-        since = (
-            len(self.history)
-            - 1
-            - max(range(len(self.history)), key=lambda i: self.history[i]["auc"])
-        )
-        if self.patience is not None and since >= self.patience:
-            trainer.should_stop = True
+        if self.judged:
+            self._judge(trainer, model, row[self.metric] * (1 if self.higher == "higher" else -1))
         self._clock = time.perf_counter()
+
+    def _judge(self, trainer, model, metric: float) -> None:
+        if math.isnan(metric):
+            return
+        if metric > self.best_metric:
+            self.best_metric, self.since = metric, 0
+            self.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            return
+        self.since += 1
+        for group in (g for optimizer in trainer.optimizers for g in optimizer.param_groups):
+            group["lr"] *= self.decay
+        if self.patience is not None and self.since >= self.patience:
+            trainer.should_stop = True
 
     def on_exception(self, trainer, model, exception):
         self.seconds += time.perf_counter() - self._clock
 
-    def restore_best(self, model):
+    def restore_best(self, trainer, model) -> None:
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, RowAdam):
+                optimizer.settle()  # or what is deferred would move the best weights
         if self.best is not None:
             model.load_state_dict(self.best)
 
     def state_dict(self):
         """What a resumed run needs besides Lightning's own: also where the random numbers are."""
-        return {
-            "history": self.history,
-            "best": self.best,
-            "seconds": self.seconds + time.perf_counter() - self._clock,
-            "rows": self.rows,
-            "step": self.step,
-            "loss": self._loss,
-            "since": self._since,
-            "random": torch.get_rng_state(),
-        }
+        state = {name: getattr(self, name) for name in self.KEPT}
+        state["seconds"] += time.perf_counter() - self._clock
+        epochs = self.feed.epoch + (self.feed.start > 0)
+        return state | {"run": self.run, "epochs": epochs, "random": torch.get_rng_state()}
 
     def load_state_dict(self, state):
-        self.history, self.best = state["history"], state["best"]
-        self.seconds, self.rows, self.step = state["seconds"], state["rows"], state["step"]
-        self._loss, self._since = state["loss"], state["since"]
+        for name in self.KEPT:
+            setattr(self, name, state[name])
         torch.set_rng_state(state["random"].cpu())
 
 
-def _resumable(path: Path) -> str:
-    """The path, where the file is a checkpoint of tensors and plain values; else raises ValueError."""
-    try:
-        found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        whole = {"state_dict", "optimizer_states", "callbacks"} <= set(found)
-    except Exception:  # of pickle, zip files, torch: there is no common one
-        whole = False
-    if not whole:
-        raise ValueError(f"{path} is no checkpoint to go on from: delete it, or name another file")
-    return str(path)
-
-
-def _every(path: Path, steps: int) -> ModelCheckpoint:
-    """One file, overwritten every so many steps."""
-    saver = ModelCheckpoint(
-        dirpath=path.parent,
-        filename=path.name.removesuffix(".ckpt"),
-        every_n_train_steps=steps,
-        enable_version_counter=False,
-    )
-    if path.suffix != ".ckpt":
-        raise ValueError(f"checkpoint must end in .ckpt, got {path.name}")
-    return saver
-
-
-def _not_finite(trainer, model: ClickModel, loss: Tensor) -> str:
+def _not_finite(trainer, model: L.LightningModule, loss: Tensor) -> str:
     bad = [n for n, p in model.named_parameters() if not p.isfinite().all()]
     return (
         f"loss is {loss.item()} at step {trainer.global_step} (batch "

@@ -1,7 +1,8 @@
 """Metrics of ranked clicks as pure functions of tensors.
 
 A tie of a positive and a negative counts one half, but in the two metrics that say that they are
-strict. Standard definitions; the grouped AUC follows Zhu et al. 2017 (DIN), its strict and pairwise
+strict. Vectors of other lengths, scores that are NaN and labels other than 0 and 1 are refused
+(ValueError). Standard definitions; the grouped AUC follows Zhu et al. 2017 (DIN), its strict and pairwise
 forms the evaluation of TIN (Zhou et al. 2024).
 """
 
@@ -53,8 +54,24 @@ def pairwise_gauc(
 
 
 def logloss(logits: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
-    """Mean cross-entropy in nats of logits against 0/1 labels."""
+    """Mean cross-entropy in nats of logits against 0/1 labels; NaN without rows."""
+    _scorable(logits, labels)
     return F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
+
+
+def _scorable(scores: Tensor, labels: Tensor, *users: Tensor) -> None:
+    """Refuse what no metric here can score."""
+    shapes = [tuple(t.shape) for t in (scores, labels, *users)]
+    if len(set(shapes)) > 1 or scores.ndim != 1:
+        names = "scores, labels and users" if users else "scores and labels"
+        raise ValueError(
+            f"{names} must be vectors of one length, got {', '.join(map(str, shapes))}"
+        )
+    if scores.isnan().any():
+        raise ValueError("scores hold NaN")
+    wrong = labels[(labels != 0) & (labels != 1)]
+    if len(wrong):
+        raise ValueError(f"labels must be 0 or 1, got {wrong[0].item():g}")
 
 
 def _mean_by_rows(pairs: Tensor, wins: Tensor, rows: Tensor) -> float:
@@ -71,13 +88,7 @@ def _group_wins(
     The Mann-Whitney count: after one sort by (group, score), a positive wins against the group's
     negatives that stand before its block of equal scores.
     """
-    if not len(scores) == len(labels) == len(groups) or scores.ndim != 1:
-        raise ValueError(
-            f"scores, labels and users must be vectors of one length, got {tuple(scores.shape)}, "
-            f"{tuple(labels.shape)}, {tuple(groups.shape)}"
-        )
-    if scores.isnan().any():
-        raise ValueError("scores hold NaN")
+    _scorable(scores, labels, groups)
     order = scores.argsort()
     order = order[groups[order].argsort(stable=True)]
     score, label, group = scores[order], labels[order].double(), groups[order]

@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
+from paperlab import loop
 from paperlab.align import losses, otpo
 from paperlab.align.tuning import WEIGHTINGS, PreferenceTuning
 from paperlab.lm.logprobs import token_logps
 from paperlab.lm.preferences import Pair, PairBatch, Preferences
 from paperlab.lm.tiny_lm import TinyLM
-from paperlab.lm.training import SupervisedTuning, tune
+from paperlab.lm.training import SupervisedTuning
 
 SYMBOLS = 9
 
@@ -42,6 +43,10 @@ def moved(weighting="dpo", kind="sigmoid", **options) -> PreferenceTuning:
     module = PreferenceTuning(policy(), weighting, kind, **options)
     module.policy.load_state_dict(policy(seed=1).state_dict())
     return module.double()
+
+
+def tune(module, data, **options) -> loop.Fit:
+    return loop.fit(module, data, **{"precision": "32-true", "accelerator": "cpu", **options})
 
 
 def whole(data, **options) -> PairBatch:
@@ -109,13 +114,13 @@ def test_simpo_has_no_reference():
     torch.testing.assert_close(loss, expected)
     _, seen = module.compare(batch)
     torch.testing.assert_close(seen["rewards/margins"], 2 * (mean[:8] - mean[8:]).mean())
-    found = module.rewards(pairs().loader(8))
+    found = module.rewards(pairs())
     torch.testing.assert_close(found["own_chosen"], mean[:8])
 
 
 def test_sampo_is_judged_by_the_mean_over_its_draws():
     module = moved("sampo")
-    first, second = (module.rewards(pairs().loader(8)) for _ in range(2))
+    first, second = (module.rewards(pairs()) for _ in range(2))
     torch.testing.assert_close(first["own_chosen"], second["own_chosen"])
     torch.manual_seed(0)
     batch = whole(pairs())
@@ -203,7 +208,9 @@ def test_float32_is_close_to_float64():
 def test_log_probs_computed_once_are_those_of_the_reference(weights_from):
     data, module = pairs(10), moved("otpo", weights_from=weights_from)
     seen = 0
-    for batch in module.refer(data, batch_size=4, seed=3):
+    referred = module.refer(data)
+    for rows in ([3, 1, 7, 0], [2, 9, 8], [4, 6, 5]):
+        batch = referred.take(rows)
         expected, _ = module.compare(batch.pairs)
         found, _ = module.compare(batch)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -213,7 +220,7 @@ def test_log_probs_computed_once_are_those_of_the_reference(weights_from):
 
 def test_rewards_are_plain_sums_in_order():
     data, module = pairs(10), moved("otpo")
-    found = module.rewards(module.refer(data, batch_size=4))
+    found = module.rewards(module.refer(data))
     batch = whole(data)
     logps, reference = (
         token_logps(m(batch.ids).logits, batch.ids, batch.mask)
@@ -227,7 +234,7 @@ def test_rewards_are_plain_sums_in_order():
     own = module.sums(batch).own
     torch.testing.assert_close(found["own_rejected"], own[10:], rtol=1e-5, atol=1e-5)
     assert (found["own_rejected"] - found["rejected"]).abs().max() > 0.1
-    plain = module.rewards(data.loader(4))
+    plain = module.rewards(data)
     torch.testing.assert_close(plain["chosen"], found["chosen"], rtol=1e-6, atol=1e-6)
 
 
@@ -242,7 +249,7 @@ def test_lora_off_is_the_reference():
     assert trainable and all("lora" in n for n in trainable)
     batch = whole(pairs())
     assert module.compare(batch)[0].tolist() == pytest.approx([math.log(2)] * 8, abs=1e-6)
-    tune(module, pairs().loader(4, seed=0), epochs=2, accelerator="cpu")
+    tune(module, pairs(), batch_size=4, epochs=2)
     loss, _ = module.compare(batch)
     assert (loss - math.log(2)).abs().max() > 1e-3
     expected = token_logps(before(batch.ids).logits, batch.ids, batch.mask)
@@ -255,47 +262,77 @@ def test_lora_off_is_the_reference():
 def test_training_learns_the_labels_and_reports_them():
     data = pairs(32)
     module = PreferenceTuning(policy(scale=0.1), lr=3e-3, beta=0.5)
-    done = tune(module, module.refer(data, 16, seed=0), epochs=15, accelerator="cpu")
-    assert len(done.history) == 30 and done.history[0]["rewards/margins"] == 0
-    found = module.rewards(module.refer(data, 16))
+    done = tune(module, module.refer(data), batch_size=16, epochs=15, checks_per_epoch=2)
+    assert done.steps == len(done.history) == 30
+    assert done.history[0]["train_rewards/margins"] == 0
+    found = module.rewards(data)
     assert (found["chosen"] > found["rejected"]).float().mean() > 0.9
-    tokens = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in data.pairs)
-    assert done.tokens_per_second * done.seconds == pytest.approx(15 * tokens)
-    assert all(
-        len({*row} & {"loss", "rewards/accuracies", "logps/chosen"}) == 3 for row in done.history
-    )
-    assert done.history[-1]["num_tokens"] == 15 * tokens
+    assert done.samples_per_second * done.seconds == pytest.approx(15 * 32)
+    assert all({"train_loss", "train_logps/chosen", "lr"} <= {*row} for row in done.history)
+    weights = sum(p.numel() for p in module.policy.parameters())
+    assert done.parameters == {"dense": weights} and done.valid == done.test == {}
 
 
-def test_validation_and_a_logger(tmp_path):
+def test_validation_chooses_the_weights_and_a_logger_gets_all_metrics(tmp_path):
     from lightning.pytorch.loggers import CSVLogger
 
-    data, unseen = pairs(16), pairs(12, seed=5)
-    module = PreferenceTuning(policy(scale=0.1), "otpo", lr=3e-3, beta=0.5)
-    loaders = module.refer(data, 8, seed=0), module.refer(unseen, 4)
+    data, unseen = pairs(16), pairs(40, seed=5)
+    module = PreferenceTuning(policy(scale=0.1), "otpo", lr=0.01, beta=0.5)
+    parts = loop.Parts(module.refer(data), module.refer(unseen))
     logger = CSVLogger(tmp_path)
-    done = tune(
-        module, loaders[0], valid=loaders[1], accelerator="cpu", logger=logger, log_every_n_steps=1
-    )
-    found = module.rewards(loaders[1])
+    options = {"batch_size": 8, "epochs": 6, "logger": logger, "log_every_n_steps": 1}
+    done = tune(module, parts, **options)
+    losses_seen = [row["loss"] for row in done.history]
+    assert done.valid["loss"] == min(losses_seen) < losses_seen[-1]  # it overfits
+    found = module.rewards(unseen)
     share = (found["chosen"] > found["rejected"]).float().mean().item()
-    assert done.valid["eval_unweighted/rewards/accuracies"] == pytest.approx(share)
-    assert "eval_scaled_coeff" in done.valid
+    assert done.valid["unweighted/rewards/accuracies"] == pytest.approx(share)
+    pair, seen = module.compare(whole(unseen))
+    assert done.valid["loss"] == pytest.approx(pair.mean().item(), rel=1e-4)
+    assert done.valid["scaled_coeff"] == pytest.approx(seen["scaled_coeff"].item(), rel=1e-4)
     written = next(tmp_path.rglob("metrics.csv")).read_text()
     assert "unweighted/rewards/margins" in written and "scaled_coeff" in written
     assert "mean_token_accuracy" in written and "num_tokens" in written
-    logged = [row["entropy"] for row in done.history] + [done.valid["eval_entropy"]]
-    assert all(0 < v < math.log(SYMBOLS + 2) for v in logged)
+    for row in done.history:
+        assert 0 < row["train_entropy"] < math.log(SYMBOLS + 2) and row["entropy"] > 0
 
 
 def test_supervised_tuning_fits_the_chosen_responses():
     data = Preferences("one", (Pair((1,), (2, 3, 9), (4, 9)),) * 8, SYMBOLS)
     module = SupervisedTuning(policy(scale=0.02), lr=0.02)
-    done = tune(module, data.loader(8), epochs=60, accelerator="cpu")
-    assert done.history[0]["loss"] == pytest.approx(math.log(11), rel=0.05)
-    assert done.history[-1]["loss"] < 0.05
+    done = tune(module, data, batch_size=8, epochs=60)
+    assert done.history[0]["train_loss"] == pytest.approx(math.log(11), rel=0.05)
+    assert done.history[-1]["train_loss"] < 0.05
     out = module.policy.sample(torch.tensor([[1]]), 3, temperature=0)
     assert out[0].tolist() == [2, 3, 9]
+
+
+def step_of(data, batch_size, accumulate, make):
+    module = make(policy(scale=0.1))
+    before = torch.cat([p.detach().flatten() for p in module.policy.parameters()])
+    options = {"steps": 1, "seed": 3, "accumulate_grad_batches": accumulate}
+    done = tune(module, data, batch_size=batch_size, **options)
+    after = torch.cat([p.detach().flatten() for p in module.policy.parameters()])
+    return after - before, done.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: SupervisedTuning(p, lr=1e-3),
+        lambda p: SupervisedTuning(p, both=True, lr=1e-3, clip=0.01),
+        lambda p: PreferenceTuning(p, "otpo", beta=0.5, lr=1e-3),
+    ],
+    ids=["chosen", "both, clipped", "preferences"],
+)
+def test_accumulated_batches_make_the_step_of_the_whole(make):
+    """A mean over tokens is that of all tokens, however long the responses of a batch are."""
+    one, loss = step_of(pairs(8, longest=20), 8, 1, make)
+    for size in (4, 2, 1):
+        parts, mean = step_of(pairs(8, longest=20), size, 8 // size, make)
+        assert mean == pytest.approx(loss, rel=1e-5)
+        assert torch.cosine_similarity(parts, one, 0) > 0.9999
+    assert one.abs().max() > 5e-4
 
 
 def test_checkpointing_and_bfloat16_train_alike():
@@ -303,9 +340,9 @@ def test_checkpointing_and_bfloat16_train_alike():
     for checkpointing, precision in ((False, "32-true"), (True, "32-true"), (False, "bf16-mixed")):
         module = PreferenceTuning(policy(scale=0.1), "otpo", lr=1e-3, beta=0.5)
         module.policy.checkpointing = checkpointing
-        loader = module.refer(data, 8, seed=0, precision=precision)
-        done = tune(module, loader, epochs=3, precision=precision, accelerator="cpu")
-        ends.append(done.history[-1]["loss"])
+        referred = module.refer(data, precision=precision)
+        done = tune(module, referred, batch_size=8, epochs=3, precision=precision)
+        ends.append(done.history[-1]["train_loss"])
     assert ends[0] == pytest.approx(ends[1], abs=1e-6)
     assert ends[0] == pytest.approx(ends[2], abs=0.05)
 
@@ -315,7 +352,30 @@ def test_a_loss_that_is_not_finite_stops():
     with torch.no_grad():
         module.policy.norm.weight.fill_(math.nan)
     with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
-        tune(module, pairs().loader(8), accelerator="cpu")
+        tune(module, pairs(), batch_size=8)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "ipo", "simpo", "rpo", "sigmoid_norm"])
+def test_an_empty_prompt_scores_the_same_on_either_side_of_the_padding(kind):
+    """The first token of all has no context: it is scored nowhere, not after padding either."""
+    rows = (Pair((), (1, 2, 3, 9), (4, 9)), Pair((5, 6), (7, 9), (8, 1, 9)))
+    data, module = Preferences("short", rows, SYMBOLS), PreferenceTuning(policy(), kind=kind)
+    module.policy.load_state_dict(policy(seed=1).state_dict())
+    right, left = (module.sums(data.take([0, 1], side)) for side in ("right", "left"))
+    assert right.n.tolist() == left.n.tolist() == [3, 2, 1, 3]
+    torch.testing.assert_close(left.logp, right.logp, rtol=1e-4, atol=1e-5)
+    supervised = SupervisedTuning(module.policy, both=True)
+    sides = [supervised.measure(data.take([0, 1], side))[0].item() for side in ("right", "left")]
+    assert sides[0] == pytest.approx(sides[1], rel=1e-5)
+    one_token = data.truncated(10, 1)
+    with pytest.raises(ValueError, match="every response must have a token to score"):
+        module.compare(one_token.take([0, 1]))
+
+
+def test_an_empty_part_is_refused_before_training():
+    module, data = SupervisedTuning(policy()), pairs(4)
+    with pytest.raises(ValueError, match="valid must hold at least one pair"):
+        tune(module, loop.Parts(data, data.subset([])), batch_size=2)
 
 
 @pytest.mark.parametrize(
@@ -323,10 +383,14 @@ def test_a_loss_that_is_not_finite_stops():
     [
         ({"weighting": "ot"}, "weighting must be one of dpo"),
         ({"kind": "kto"}, "kind must be one of sigmoid"),
-        ({"weights_from": "prompt"}, "weights_from must be policy or reference"),
+        ({"weights_from": "prompt"}, "weights_from must be one of policy, reference"),
         ({"kind": "simpo", "weights_from": "reference"}, "has no reference"),
         ({"lr": 0.0}, "lr must be above 0"),
-        ({"warmup": 1.0}, "warmup in"),
+        ({"warmup": 1.0}, r"warmup must be in \[0, 1\), got 1.0"),
+        ({"clip": 0.0}, "clip must be above 0"),
+        ({"beta": math.nan}, "beta must be above 0"),
+        ({"ld_alpha": 1.5}, r"ld_alpha must be in \[0, 1\]"),
+        ({"representation": "last"}, "representation must be one of predictor, token"),
     ],
 )
 def test_faults(change, message):

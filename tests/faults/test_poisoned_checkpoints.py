@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.clicks import LOG, Net
+from lightning.pytorch.callbacks import Callback
 from paperlab import data, loop, records
 from paperlab.data import store
 
@@ -30,24 +31,23 @@ def here(tmp_path, monkeypatch):
     assert not Path("poisoned").exists(), "code of a checkpoint was run"
 
 
-def fit(checkpoint: str, model=Net, every: int = 3):
+def fit(checkpoint: str, every: int = 3, **options):
     torch.manual_seed(0)
-    options = {"precision": "32-true", "accelerator": "cpu", "checkpoint_every": every}
-    return loop.fit(model(LOG.schema), LOG, batch_size=1024, checkpoint=checkpoint, **options)
+    options |= {"precision": "32-true", "accelerator": "cpu", "checkpoint_every": every}
+    return loop.fit(Net(LOG.schema), LOG, batch_size=1024, checkpoint=checkpoint, **options)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> bytes:
     """The checkpoint of a training that stopped after three of five steps."""
 
-    class Stops(Net):
-        def training_step(self, batch, batch_idx):
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer, model, batch, batch_idx):
             if batch_idx == 3:
                 raise KeyboardInterrupt
-            return super().training_step(batch, batch_idx)
 
     path = tmp_path_factory.mktemp("good") / "a.ckpt"
-    fit(path, Stops)
+    fit(path, callbacks=[Stop()])
     return path.read_bytes()
 
 
@@ -163,7 +163,7 @@ def test_a_tokenizer_s_own_code_is_not_run(load):
     assert load("policy").tokenizer.eos_token_id == 1
 
 
-@pytest.mark.parametrize("name", ["loop.ids.npy", "test.values.npy"])
+@pytest.mark.parametrize("name", ["train.ids.npy", "test.values.npy"])
 def test_a_column_store_with_objects_in_it_is_refused(here, name):
     store.save(LOG, here / "log")
     assert len(data.open_store(here / "log").train)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from paperlab import loop
 from paperlab.align.tuning import PreferenceTuning
 from paperlab.lm.preferences import Preferences, from_text
-from paperlab.lm.training import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 transformers = pytest.importorskip(
@@ -91,14 +91,14 @@ def test_a_checkpoint_is_tuned(folder, lora):
     module = PreferenceTuning(
         hub.add_lora(policy, rank=2) if lora else policy, "otpo", beta=0.5, lr=0.02
     )
-    loader = module.refer(data, 6, seed=0)
-    done = tune(module, loader, epochs=8, accelerator="cpu")
-    assert done.history[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
-    assert done.history[-1]["unweighted/rewards/accuracies"] == 1
-    before = module.rewards(module.refer(data, 6))["chosen"]
+    options = {"precision": "32-true", "accelerator": "cpu", "checks_per_epoch": 2}
+    done = loop.fit(module, module.refer(data), epochs=8, batch_size=6, **options)
+    assert done.history[0]["train_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert done.history[-1]["train_unweighted/rewards/accuracies"] == 1
+    before = module.rewards(data)["chosen"]
     if lora:
         with module.policy.disable_adapter():
-            off = module.rewards(module.refer(data, 6))["chosen"]
+            off = module.rewards(data)["chosen"]
         assert before.abs().max() > 1e-2 and off.abs().max() < 1e-4
 
 

@@ -10,37 +10,72 @@ to ``logits`` and last ``hidden`` states. One step is
 
 The reference is the policy as it is when the module is made: a frozen copy, or the same model with
 its LoRA adapter off, or, cheapest, log-probabilities computed once (`PreferenceTuning.refer`).
+`paperlab.loop.fit` trains it on `Preferences`, or on what ``refer`` made of them.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from .. import checks
 from ..lm.logprobs import token_logps
 from ..lm.preferences import PairBatch, Preferences
-from ..lm.training import Tuning, padding
+from ..lm.training import EVALUATED, Tuning, moved, padding, scored
 from . import losses, otpo
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
 
 WEIGHTINGS = ("dpo", "uniform", "sampo", "ld", "otpo")
 
 
 class Referred(NamedTuple):
-    """A batch with what the reference says of it: log-probs, and weights where it gives them."""
+    """A batch with the reference's log-probs of it, and its weights where they come from there."""
 
     pairs: PairBatch
     logps: Float[Tensor, "2B T-1"]
     weights: Float[Tensor, "2B T-1"] | None
+
+    @property
+    def index(self) -> Int[Tensor, " B"]:
+        return self.pairs.index
+
+
+@dataclass(frozen=True)
+class ReferredPairs:
+    """Pairs with log-probs of the reference, computed once; trained on as `Preferences` are.
+
+    logps, weights: one vector a response, the chosen ones first, of its completion tokens.
+    """
+
+    pairs: Preferences
+    logps: list[Tensor] | None
+    weights: list[Tensor] | None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def take(self, index: Iterable[int]) -> Referred:
+        batch = self.pairs.take(index)
+        rows = [*batch.index.tolist(), *(batch.index + len(self)).tolist()]
+
+        def gather(store: list[Tensor] | None) -> Tensor | None:
+            if store is None:
+                return None
+            whole = torch.zeros(batch.mask[:, 1:].shape)
+            whole[batch.mask[:, 1:]] = torch.cat([store[row] for row in rows]).float()
+            return whole
+
+        logps = torch.zeros(()) if self.logps is None else gather(self.logps)
+        return Referred(batch, logps, gather(self.weights))
 
 
 class Sums(NamedTuple):
@@ -61,7 +96,7 @@ class PreferenceTuning(Tuning):
     weighting: ``dpo`` (1), ``uniform`` (equal budgets), ``sampo``, ``ld`` or ``otpo``.
     kind: of `losses.LOSSES`; ``simpo`` has no reference. beta and ``options`` (epsilon, gamma, lam,
         ...) go to it. ``kto`` needs mismatched pairs and is not offered; nor is WPO, a weight of the
-        pair rather than of tokens (`losses.wpo_weight`).
+        pair rather than of tokens (`losses.wpo_weight`). lr, warmup, clip: see `Tuning`.
     ld_alpha: LD-DPO's weight in [0, 1] beyond the shorter length.
     reg, reg_m, cost_norm, budget, representation: OTPO's, see `paperlab.align.otpo`; budget is the
         uniform weighting's, too. weights_from: ``policy`` (the paper: weights move with it), or
@@ -86,23 +121,25 @@ class PreferenceTuning(Tuning):
         weights_from: str = "policy",
         lr: float = 1e-4,
         warmup: float = 0.1,
+        clip: float = 1.0,
     ):
-        if weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, not {weighting!r}")
-        if kind not in losses.LOSSES or kind == "kto":
-            known = ", ".join(k for k in losses.LOSSES if k != "kto")
-            raise ValueError(f"kind must be one of {known}, not {kind!r}")
-        if weights_from not in ("policy", "reference"):
-            raise ValueError(f"weights_from must be policy or reference, not {weights_from!r}")
+        checks.one_of(WEIGHTINGS, weighting=weighting)
+        checks.one_of((k for k in losses.LOSSES if k != "kto"), kind=kind)
+        checks.one_of(("policy", "reference"), weights_from=weights_from)
+        checks.one_of(("predictor", "token"), representation=representation)
+        checks.one_of(otpo.COST_NORMS, cost_norm=cost_norm)
+        checks.one_of(otpo.BUDGETS, budget=budget)
+        checks.positive(beta=beta, reg=reg, reg_m=reg_m)
+        checks.inside("[0, 1]", ld_alpha=ld_alpha)
         if weights_from == "reference" and kind == "simpo":
             raise ValueError("weights_from must be policy for simpo, which has no reference")
-        super().__init__(policy, lr, warmup)
+        super().__init__(policy, lr, warmup, clip)
         self.weighting, self.kind, self.beta = weighting, kind, beta
         self.options, self.ld_alpha, self.budget = options or {}, ld_alpha, budget
         self.transport = dict(reg=reg, reg_m=reg_m, cost_norm=cost_norm, budget=budget)
         self.representation, self.weights_from = representation, weights_from
         self.adapted = hasattr(policy, "disable_adapter")  # peft: the reference is inside
-        self.reference, self.tokens_seen = None, 0
+        self.reference, self._tokens_seen = None, 0
         if not self.adapted and kind != "simpo":
             self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
 
@@ -140,9 +177,11 @@ class PreferenceTuning(Tuning):
         expected: SamPO's sums in the mean over its draws, which is the uniform budget's.
         """
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
-        ids, attention, mask, _ = referred.pairs
+        ids, attention, mask, _ = scored(referred.pairs)
         out = self.policy(ids, padding(attention))
         logps, mask = token_logps(out.logits, ids, mask), mask[:, 1:]
+        if not mask.any(1).all():
+            raise ValueError("every response must have a token to score, with a token before it")
         weights, seen = referred.weights, {}
         if weights is None:
             weights, seen = self.weigh(out.hidden, mask)
@@ -168,31 +207,31 @@ class PreferenceTuning(Tuning):
             return losses.ld_weights(mask, self.ld_alpha), {}
         if self.weighting == "otpo":
             states = otpo.token_states(hidden, self.representation).chunk(2)
-            found = otpo.token_weights(*states, *sides, **self.transport)
+            plan = otpo.token_weights(*states, *sides, **self.transport)
             shorter = torch.minimum(*(m.sum(1) for m in sides))
-            seen = {"scaled_coeff": (found.mass / shorter).mean()}
-            return torch.cat([found.chosen, found.rejected]), seen
+            seen = {"scaled_coeff": (plan.mass / shorter).mean()}
+            return torch.cat([plan.chosen, plan.rejected]), seen
         return None, {}
 
+    def measure(
+        self, batch: PairBatch | Referred, tokens: bool = True
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        loss, seen = self.compare(batch, tokens)
+        return loss.mean(), seen
+
     def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> dict:
-        """Its metrics add ``num_tokens``: real tokens trained on so far, as TRL counts them.
-
-        Metrics of tokens are taken where there is a logger, as in validation.
-        """
-        loss, seen = self.compare(batch, tokens=bool(self.trainer.loggers))
-        self.tokens_seen = self.tokens_seen + getattr(batch, "pairs", batch).attention.sum()
-        return self.report(loss.mean(), seen | {"num_tokens": self.tokens_seen.float()})
-
-    def validation_step(self, batch: PairBatch | Referred, batch_idx: int) -> None:
-        loss, seen = self.compare(batch, tokens=bool(self.trainer.loggers))
-        seen = {f"eval_{k}": v for k, v in {"loss": loss.mean(), **seen}.items()}
-        self.log_dict(seen, batch_size=len(loss))
+        """A logger also gets ``num_tokens``: real tokens trained on so far, as TRL counts them."""
+        if self.trainer.loggers:
+            self._tokens_seen += int(getattr(batch, "pairs", batch).attention.sum())
+            self.log("num_tokens", float(self._tokens_seen))
+        return super().training_step(batch, batch_idx)
 
     # the reference -------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _refer(self, pairs: PairBatch) -> Referred:
-        """What the reference says of a batch."""
+        """The batch with the reference's log-probs, and its weights where they come from there."""
+        pairs = scored(pairs)
         if self.kind == "simpo":
             return Referred(pairs, torch.zeros(()), None)
         model = self.policy if self.adapted else self.reference
@@ -206,23 +245,17 @@ class PreferenceTuning(Tuning):
             weights, _ = self.weigh(out.hidden, pairs.mask[:, 1:])
         return Referred(pairs, token_logps(out.logits, pairs.ids, pairs.mask), weights)
 
-    def refer(
-        self,
-        pairs: Preferences,
-        batch_size: int,
-        seed: int | None = None,
-        precision: str = "32-true",
-    ) -> DataLoader[Referred]:
-        """A loader of batches that carry the reference's log-probs, computed here once a pair.
+    def refer(self, pairs: Preferences, precision: str = "32-true") -> ReferredPairs:
+        """The pairs with the reference's log-probs, computed here once a pair.
 
-        A batch then costs one forward pass instead of two. seed: shuffles; None keeps the order.
+        A batch then costs one forward pass instead of two.
         precision: compute in the one that training will use, so that both start equal.
         """
         n, logps, weights = len(pairs), [None] * 2 * len(pairs), [None] * 2 * len(pairs)
         device = next(self.policy.parameters()).device
         half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
-        for batch in pairs.loader(batch_size):
-            batch = PairBatch(*(t.to(device) for t in batch))
+        for start in range(0, n, EVALUATED):
+            batch = moved(pairs.take(range(start, min(start + EVALUATED, n))), device)
             with half:
                 referred = self._refer(batch)
             rows = [*batch.index.tolist(), *(batch.index + n).tolist()]
@@ -231,47 +264,28 @@ class PreferenceTuning(Tuning):
                     logps[row] = referred.logps[k][mask].cpu()
                 if referred.weights is not None:
                     weights[row] = referred.weights[k][mask].cpu()
-
-        def gather(store: list, rows: Sequence[int], mask: Tensor) -> Tensor:
-            whole = torch.zeros(mask.shape)
-            whole[mask] = torch.cat([store[r] for r in rows]).float()
-            return whole
-
-        def take(index: Sequence[int]) -> Referred:
-            batch = pairs.take(index)
-            rows, mask = [*index, *(i + n for i in index)], batch.mask[:, 1:]
-            found = torch.zeros(()) if logps[0] is None else gather(logps, rows, mask)
-            return Referred(
-                batch, found, None if weights[0] is None else gather(weights, rows, mask)
-            )
-
-        draw = None if seed is None else torch.Generator().manual_seed(seed)
-        return DataLoader(
-            range(n), batch_size, shuffle=seed is not None, generator=draw, collate_fn=take
+        given = self.weights_from == "reference"
+        return ReferredPairs(
+            pairs, None if self.kind == "simpo" else logps, weights if given else None
         )
 
     @torch.no_grad()
-    def rewards(self, loader: DataLoader) -> dict[str, Float[Tensor, " N"]]:
-        """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the loader's order, on the CPU.
+    def rewards(self, pairs: Preferences | ReferredPairs) -> dict[str, Float[Tensor, " N"]]:
+        """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the pairs' order, on the CPU.
 
         Keys ``chosen`` and ``rejected``; ``own_chosen``, ``own_rejected``: with the method's weights
         (SimPO: the mean; SamPO: the mean over draws), what it was trained on; ``logp_chosen``,
         ``logp_rejected``: sums of log pi.
         The implicit reward is beta s; s itself compares models tuned with different betas.
         """
-        found, training = [], self.policy.training
+        parts, training = [], self.policy.training
         self.policy.eval()
         device = next(self.policy.parameters()).device
-        for batch in loader:
-            own, plain, total, n, *_ = self.sums(_to(batch, device), expected=True)
+        for start in range(0, len(pairs), EVALUATED):
+            batch = moved(pairs.take(range(start, min(start + EVALUATED, len(pairs)))), device)
+            own, plain, total, n, *_ = self.sums(batch, expected=True)
             own = own / n if self.kind == "simpo" else own
-            found.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())
+            parts.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())
         self.policy.train(training)
         names = [f"{what}{side}" for what in ("", "own_", "logp_") for side in losses.SIDES]
-        return dict(zip(names, torch.cat(found, 1), strict=True))
-
-
-def _to(batch, device):
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    return None if batch is None else type(batch)(*(_to(t, device) for t in batch))
+        return dict(zip(names, torch.cat(parts, 1), strict=True))

@@ -82,7 +82,7 @@ def _steps(rounds: int) -> dict:
     for weighting in ("dpo", "otpo"):
         torch.manual_seed(0)
         module = PreferenceTuning(TinyLM(pairs.vocabulary, DIM), weighting)
-        (batch,) = module.refer(pairs, PAIRS)
+        batch = module.refer(pairs).take(range(PAIRS))
         optimizer = torch.optim.AdamW(module.policy.parameters(), 1e-4)
 
         def step(module=module, batch=batch, optimizer=optimizer) -> None:

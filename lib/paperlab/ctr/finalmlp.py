@@ -145,7 +145,7 @@ class DualMLP(ClickModel):
             raise ValueError(
                 f"widths and dropout must have two streams, none empty, got {widths} and {dropout}"
             )
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.streams = nn.ModuleList(
             MLP(self.d_in, w, dropout=p, batch_norm=batch_norm)
             for w, p in zip(widths, dropout, strict=True)

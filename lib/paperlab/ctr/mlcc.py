@@ -197,7 +197,7 @@ class MLCC(ClickModel):
             raise ValueError(f"layers must be at least 1, got {layers}")
         if channels < 1 or dim % channels:
             raise ValueError(f"channels must divide dim, got {channels} channels of dim {dim}")
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         options = {"heads": heads, "dims": dims, "keep": keep, "channels": channels, "raw": raw}
         options |= {"phi": phi, "se": se, "static": static, "shared": shared, "norm": norm}
         emb = dim // channels

@@ -290,7 +290,7 @@ class SSR(ClickModel):
     ):
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         options = dict(star=star, gate=gate, residual=residual, n_hidden=n_hidden, keep=keep)
         options |= dict(steps=steps, alpha0=alpha0, constrain=constrain, learn_alpha=learn_alpha)
         if seed is None:

@@ -12,7 +12,9 @@ from .store import Batch, Split
 
 
 class Batches:
-    """Iterate a split in batches, in a new seeded order each epoch.
+    """Iterate rows in batches, in a new seeded order each epoch.
+
+    split: a `Split`, or whatever has ``take(rows)`` and a length.
 
     With several processes each takes its slice of every global batch, so that the weights after a
     step do not depend on how many processes shared it. The last, smaller batch is kept with one
@@ -32,7 +34,7 @@ class Batches:
         if not len(split):
             raise ValueError("cannot make batches of an empty split")
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.bucket = bucket and split.spans is not None
+        self.bucket = bucket and getattr(split, "spans", None) is not None
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -50,7 +52,8 @@ class Batches:
         order = torch.randperm(len(self.split), generator=generator)
         if self.bucket:
             order = self._by_length(order, generator)
-        order = order.to(self.split.ids.device)
+        if isinstance(self.split, Split):
+            order = order.to(self.split.ids.device)
         for step in range(self.start, len(self)):
             last = step + 1 == len(self)  # move on before the yield: a reader need not ask again
             self.epoch, self.start = (self.epoch + 1, 0) if last else (self.epoch, step + 1)

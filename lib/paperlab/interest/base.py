@@ -41,7 +41,7 @@ class InterestModel(ClickModel):
     ):
         if not schema.sequences or any(f.shares is None for f in schema.sequences):
             raise ValueError("schema: needs sequences, each with shares=<a categorical field>")
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         nn.init.normal_(self.embed.table.weight, 0, std)
         self.std, self.d_event = std, self.embed.d_events
 

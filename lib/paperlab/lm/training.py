@@ -1,41 +1,56 @@
-"""Train a causal language model on Lightning's trainer: the loop, and likelihood before preferences."""
+"""Tuning of causal language models, as `paperlab.loop.fit` trains it; likelihood before preferences."""
 
 from __future__ import annotations
 
-import logging
-import time
-import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from .. import checks
+from ..data.batches import Batches
 from .logprobs import token_logps
-from .preferences import PairBatch
+from .preferences import PairBatch, Preferences
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+EVALUATED = 32  # pairs of a batch that is only scored
 
 
 class Tuning(L.LightningModule):
     """What supervised and preference tuning share: AdamW, a warm-up and a cosine to zero.
 
-    lr > 0. warmup: share of all steps, in [0, 1); the paper takes 0.1.
+    A subclass defines ``measure``: the mean loss of a batch, and its metrics.
+
+    lr > 0. warmup: share of all steps, in [0, 1); the paper takes 0.1. clip: largest norm of the
+    gradient, above 0, unless the trainer is given another (the authors run 20 at beta 0.01).
+    Raises ValueError for values out of range.
     """
 
-    def __init__(self, policy: nn.Module, lr: float, warmup: float):
-        if not lr > 0 or not 0 <= warmup < 1:
-            raise ValueError(f"lr must be above 0 and warmup in [0, 1), got {lr} and {warmup}")
-        super().__init__()
-        self.policy, self.lr, self.warmup = policy, lr, warmup
+    select = ("loss", "lower")
 
-    def configure_optimizers(self):
+    def __init__(self, policy: nn.Module, lr: float, warmup: float, clip: float = 1.0):
+        checks.positive(lr=lr, clip=clip)
+        checks.inside("[0, 1)", warmup=warmup)
+        super().__init__()
+        self.policy, self.lr, self.warmup, self.clip = policy, lr, warmup, clip
+
+    def measure(
+        self, batch: PairBatch, tokens: bool = True
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss to descend, and metrics; with ``tokens`` also those that cost a softmax more."""
+        raise NotImplementedError
+
+    def training_step(self, batch: PairBatch, batch_idx: int) -> dict:
+        """Metrics of tokens are taken where there is a logger, as in evaluation."""
+        loss, metrics = self.measure(batch, tokens=bool(self.trainer.loggers))
+        if self.trainer.loggers:
+            self.log_dict({"loss": loss.detach(), **metrics})
+        return {"loss": loss, "metrics": metrics}
+
+    def configure_optimizers(self) -> dict:
         trainable = [p for p in self.policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trainable, self.lr, weight_decay=0.0)
         total = self.trainer.estimated_stepping_batches
@@ -53,112 +68,97 @@ class Tuning(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def report(self, loss: Float[Tensor, ""], seen: dict[str, Tensor]) -> dict:
-        """What a training step returns: the loss to descend, and all metrics for `tune`'s history.
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        limit = self.clip if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
 
-        They go to a logger where there is one. Lightning's bookkeeping of a dozen metrics takes as
-        long as a step of a small model, so that it is not asked without need.
-        """
-        seen = {"loss": loss.detach(), **seen}
-        if self.trainer.loggers:
-            self.log_dict(seen)
-        return {"loss": loss, "seen": seen}
+    # see `paperlab.loop.Trainable` ----------------------------------------------------------------
+
+    def check(self, data: Preferences) -> None:
+        """Refuse parts without a pair. data: `Preferences`, or `paperlab.loop.Parts` of them."""
+        for part in ("train", "valid", "test"):
+            pairs = getattr(data, part, None)
+            if pairs is not None and not len(pairs):
+                raise ValueError(f"{part} must hold at least one pair")
+
+    def batches(self, pairs: Preferences, batch_size: int, seed: int) -> Batches:
+        return Batches(pairs, batch_size, seed)
+
+    def count(self, batch: PairBatch) -> int:
+        return len(batch.index)
+
+    def evaluate(self, data: Preferences, part: str) -> dict[str, float]:
+        """Means over a part of the loss and of all metrics."""
+        pairs, device = getattr(data, part), next(self.parameters()).device
+        sums, items = {}, 0
+        for start in range(0, len(pairs), EVALUATED):
+            batch = moved(pairs.take(range(start, min(start + EVALUATED, len(pairs)))), device)
+            loss, metrics = self.measure(batch)
+            n = self.count(batch)
+            items += n
+            for name, value in {"loss": loss, **metrics}.items():
+                sums[name] = sums.get(name, 0) + n * value.item()
+        return {name: total / items for name, total in sums.items()}
+
+    def count_parameters(self) -> dict[str, int]:
+        """Weights that training moves."""
+        return {"dense": sum(p.numel() for p in self.policy.parameters() if p.requires_grad)}
 
 
 class SupervisedTuning(Tuning):
     """Next-token likelihood on the chosen responses, or on both: what comes before preferences.
 
-    Loss: mean negative log-likelihood of a completion token, in nats, over the batch's tokens.
+    Loss: mean negative log-likelihood of a completion token, in nats, over the batch's tokens. The
+    first token of an empty prompt has no context and is not scored.
     """
 
     def __init__(
-        self, policy: nn.Module, *, both: bool = False, lr: float = 1e-3, warmup: float = 0.1
+        self,
+        policy: nn.Module,
+        *,
+        both: bool = False,
+        lr: float = 1e-3,
+        warmup: float = 0.1,
+        clip: float = 1.0,
     ):
-        super().__init__(policy, lr, warmup)
+        super().__init__(policy, lr, warmup, clip)
         self.both = both
 
-    def training_step(self, batch: PairBatch, batch_idx: int) -> dict:
-        rows = slice(None) if self.both else slice(len(batch.ids) // 2)
+    def measure(
+        self, batch: PairBatch, tokens: bool = True
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        rows, batch = self._rows(batch), scored(batch)
         ids, attention, mask = batch.ids[rows], batch.attention[rows], batch.mask[rows]
         logits = self.policy(ids, padding(attention)).logits
-        nll = -token_logps(logits, ids, mask).sum() / mask[:, 1:].sum()
-        return self.report(nll, {})
+        return -token_logps(logits, ids, mask).sum() / mask[:, 1:].sum().clamp(min=1), {}
 
+    def count(self, batch: PairBatch) -> int:
+        """Scored tokens."""
+        return int(scored(batch).mask[self._rows(batch), 1:].sum())
 
-@dataclass
-class Tuned:
-    """history: the metrics of each step. valid: those of the last pass over validation pairs.
-
-    tokens_per_second: tokens trained on, padding left out.
-    """
-
-    history: list[dict[str, float]]
-    valid: dict[str, float]
-    seconds: float
-    tokens_per_second: float
-
-
-def tune(
-    module: Tuning,
-    loader: DataLoader,
-    *,
-    epochs: int = 1,
-    clip: float = 1.0,
-    precision: str = "32-true",
-    accelerator: str = "auto",
-    valid: DataLoader | None = None,
-    **trainer,
-) -> Tuned:
-    """Train on a loader's batches; the module's policy holds the last weights afterwards.
-
-    clip: largest gradient norm (the authors run 20 at beta 0.01). trainer: anything else that
-    ``lightning.Trainer`` takes; a logger gets the metrics, too. The module stays on the device that
-    trained it. Raises FloatingPointError when the loss is not finite.
-    """
-    watch = _Watch()
-    with warnings.catch_warnings():
-        # A frozen reference is in eval mode on purpose, and validation is the caller's choice.
-        warnings.filterwarnings("ignore", ".*num_workers.*|.*GPU available.*|.*LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*in eval mode.*|.*no `val_dataloader`.*")
-        runner = L.Trainer(
-            max_epochs=epochs,
-            gradient_clip_val=clip,
-            precision=precision,
-            accelerator=accelerator,
-            callbacks=[watch],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            **{"devices": 1, "logger": False, **trainer},
-        )
-        runner.fit(module, loader, valid)
-    module.to(runner.strategy.root_device)  # Lightning moves it to the CPU
-    history = [{k: v.item() for k, v in row.items()} for row in watch.history]
-    seen = {k: v.item() for k, v in runner.callback_metrics.items()}
-    return Tuned(history, seen, watch.seconds, watch.tokens / max(watch.seconds, 1e-9))
-
-
-class _Watch(Callback):
-    """Keeps each step's metrics, counts tokens, and stops at a loss that is not finite."""
-
-    def __init__(self):
-        self.history: list[dict[str, Tensor]] = []
-        self.seconds, self.tokens = 0.0, 0
-
-    def on_train_start(self, trainer, module):
-        self._began = time.perf_counter()
-
-    def on_before_backward(self, trainer, module, loss):
-        if not loss.isfinite():
-            raise FloatingPointError(f"loss is {loss.item()} at step {trainer.global_step}")
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.history.append(outputs["seen"])
-        self.tokens += int(getattr(batch, "pairs", batch).attention.sum())
-        self.seconds = time.perf_counter() - self._began
+    def _rows(self, batch: PairBatch) -> slice:
+        return slice(None) if self.both else slice(len(batch.ids) // 2)
 
 
 def padding(attention: Bool[Tensor, "N T"]) -> Tensor | None:
     """The attention mask where it is needed: a causal model never sees padding on the right."""
     return None if attention[:, 0].all() else attention
+
+
+def scored(batch: PairBatch) -> PairBatch:
+    """The batch with its mask on tokens that follow one: not on the first after an empty prompt.
+
+    Without that, padding on the left would score that token after padding, on the right not at all.
+    """
+    mask = batch.mask.clone()
+    mask[:, 1:] &= batch.attention[:, :-1]
+    return batch._replace(mask=mask)
+
+
+def moved(batch: tuple, device: torch.device) -> tuple:
+    """A named tuple of tensors, None and such tuples on a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return None if batch is None else type(batch)(*(moved(part, device) for part in batch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..data.store import Batch
@@ -14,13 +15,13 @@ TOLERANCE = 0.05
 
 
 def width_for(
-    build: Callable[[int], ClickModel], target: int, low: int = 1, high: int = 4096
+    build: Callable[[int], nn.Module], target: int, low: int = 1, high: int = 4096
 ) -> int:
     """The width in [low, high] whose model has the number of dense weights nearest ``target``.
 
-    build: width -> model; its number of dense weights must grow with the width. It is called under
-        the meta device, so that no memory is filled and no random number is drawn. Where widths
-        must be multiples of something, let ``build`` multiply.
+    build: width -> model with ``count_parameters``, whose dense weights must grow with the width.
+        It is called under the meta device, so that no memory is filled and no random number is
+        drawn. Where widths must be multiples of something, let ``build`` multiply.
     Raises ValueError when the nearest is more than 5 % away from ``target``.
     """
 
@@ -32,12 +33,12 @@ def width_for(
     while low < high:  # the first width that reaches the target
         middle = (low + high) // 2
         low, high = (middle + 1, high) if dense(middle) < target else (low, middle)
-    found = {width: dense(width) for width in (max(first, low - 1), low)}
-    width = min(found, key=lambda w: abs(found[w] - target))
-    if abs(found[width] - target) > TOLERANCE * target:
+    counts = {width: dense(width) for width in (max(first, low - 1), low)}
+    width = min(counts, key=lambda w: abs(counts[w] - target))
+    if abs(counts[width] - target) > TOLERANCE * target:
         raise ValueError(
             f"no width in [{first}, {last}] gives {target:,} dense weights within 5 %: "
-            f"the nearest, {width}, gives {found[width]:,}"
+            f"the nearest, {width}, gives {counts[width]:,}"
         )
     return width
 

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import checks, metrics
+from ..data.batches import Batches
 from ..data.schema import Schema
-from ..data.store import Batch
+from ..data.store import Batch, Log, Split
 from .embedding import FeatureEmbedding
 from .optim import RowAdam
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+
+
+CHECKED = 100_000  # training rows whose labels are looked at before training
 
 
 class ClickModel(L.LightningModule):
@@ -26,14 +31,28 @@ class ClickModel(L.LightningModule):
     schema's first label.
 
     dim: width of a field vector. lr: Adam's learning rate.
+    std: standard deviation of the tables' initial normal weights.
     embedding_l2: lambda of ``lambda / 2 * |table|^2`` added to the loss, over the whole table as
         in BARS; it makes the table's gradient dense.
+    Raises ValueError for values out of range.
     """
 
-    def __init__(self, schema: Schema, dim: int = 16, lr: float = 1e-3, embedding_l2: float = 0.0):
+    select = ("auc", "higher")
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int = 16,
+        *,
+        std: float = 0.01,
+        lr: float = 1e-3,
+        embedding_l2: float = 0.0,
+    ):
+        checks.positive(lr=lr)
+        checks.at_least(0, embedding_l2=embedding_l2)
         super().__init__()
         self.schema, self.lr, self.embedding_l2 = schema, lr, embedding_l2
-        self.embed = FeatureEmbedding(schema, dim, sparse=not embedding_l2)
+        self.embed = FeatureEmbedding(schema, dim, sparse=not embedding_l2, std=std)
         self.n_fields = self.embed.n_fields
         self.d_in = self.n_fields * dim
 
@@ -75,6 +94,57 @@ class ClickModel(L.LightningModule):
             norm = torch.nn.utils.get_total_norm(values)
             for value in values:
                 value.mul_((gradient_clip_val / (norm + 1e-6)).clamp(max=1))
+
+    # training: see `paperlab.loop.Trainable` ---------------------------------------------------
+
+    def check(self, log: Log) -> None:
+        """Refuse labels that are not 0 or 1, and a validation part that no AUC can judge."""
+        seen = {"train": log.train.labels[:CHECKED, 0], "valid": log.valid.labels[:, 0]}
+        for part, labels in seen.items():
+            wrong = labels[(labels != 0) & (labels != 1)]
+            if len(wrong):
+                raise ValueError(f"{log.name}.{part}: labels must be 0 or 1, got {wrong[0]:g}")
+        if len(seen["valid"].unique()) < 2:
+            raise ValueError(
+                f"{log.name}.valid must hold both classes, for an AUC to choose weights by: it has "
+                f"{len(seen['valid']):,} rows of one class"
+            )
+
+    def batches(self, split: Split, batch_size: int, seed: int) -> Batches:
+        return Batches(split, batch_size, seed)
+
+    def count(self, batch: Batch) -> int:
+        return len(batch.labels)
+
+    def evaluate(self, log: Log, part: str = "test") -> dict[str, float]:
+        """AUC, logloss and, where the log has users, GAUC on a part of a log."""
+        split: Split = getattr(log, part)
+        logits, labels = self.predict(split), split.labels[:, 0]
+        scores = {"auc": metrics.auc(logits, labels), "logloss": metrics.logloss(logits, labels)}
+        users = log.user(part)
+        if users is not None:
+            scores["gauc"] = metrics.gauc(logits, labels, users)
+        return scores
+
+    @torch.no_grad()
+    def predict(self, split: Split, batch_size: int = 8192) -> Float[Tensor, " n"]:
+        """Logits in float32 on the CPU, in eval mode, in the order of the split's rows.
+
+        Rows with histories are scored by length, in smaller batches the longer they are, so that
+        padding and memory stay bounded: at most 16 events for each of ``batch_size`` rows.
+        """
+        training, device = self.training, next(self.parameters()).device
+        self.eval()
+        scores = torch.empty(len(split))
+        if split.spans is None:
+            batches = [slice(i, i + batch_size) for i in range(0, len(split), batch_size)]
+        else:
+            order = split.lengths.argsort(stable=True)
+            batches = order.split(max(1, batch_size * 16 // max(16, split.length)))
+        for rows in batches:
+            scores[rows] = self(split.take(rows).to(device)).float().cpu()
+        self.train(training)
+        return scores
 
     def count_parameters(self) -> dict[str, int]:
         """Trainable weights, dense and embedding apart (embedding: tables and numeric vectors)."""

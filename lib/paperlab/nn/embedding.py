@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import checks
 from ..data.schema import Schema
 from ..data.store import Batch
 
@@ -39,14 +40,15 @@ class FeatureEmbedding(nn.Module):
     sparse: whether the table's gradient holds only the rows that were read, which
         `paperlab.nn.RowAdam` takes (faster also for small tables); a penalty on the whole table
         needs False.
-    std: standard deviation of the initial weights (ours: at BARS's 1e-4 models that normalise
-        their first layer, SSR, RankMixer and Wukong, hardly start).
+    std: standard deviation of the initial normal weights, >= 0. At BARS's 1e-4 models that
+        normalise their first layer (SSR, RankMixer, Wukong) hardly start.
+    Raises ValueError for values out of range.
     """
 
     def __init__(self, schema: Schema, dim: int, sparse: bool = True, std: float = 0.01):
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        checks.whole(dim=dim)
+        checks.at_least(0, std=std)
         own = [*schema.categorical, *(f for f in schema.sequences if f.shares is None)]
         starts, rows = {}, 0
         for f in own:

@@ -56,7 +56,7 @@ class Newcomer(ClickModel):
     ):
         if min(dim, width) < 1:
             raise ValueError(f"dim and width must be at least 1, got {dim} and {width}")
-        super().__init__(schema, dim, lr)
+        super().__init__(schema, dim, lr=lr)
         self.hidden, self.out, self.bend = linear(self.d_in, width), linear(width, 1), bend
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:

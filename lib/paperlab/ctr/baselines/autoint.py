@@ -70,7 +70,7 @@ class AutoInt(ClickModel):
                 f"attention_dim must be a multiple of heads, and layers at least 1: "
                 f"got {attention_dim}, {heads}, {layers}"
             )
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         sizes = [dim] + [attention_dim] * (layers - 1)
         self.layers = nn.Sequential(
             *(InteractingLayer(d, attention_dim, heads, scale) for d in sizes)

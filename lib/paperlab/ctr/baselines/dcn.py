@@ -61,7 +61,7 @@ class DCN(ClickModel):
     ):
         if crosses < 1:
             raise ValueError(f"crosses must be at least 1, got {crosses}")
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.cross = VectorCrossNet(self.d_in, crosses)
         self.mlp = MLP(self.d_in, widths, dropout=dropout, batch_norm=batch_norm)
         self.head = linear(self.d_in + self.mlp.d_out, 1)

@@ -92,7 +92,7 @@ class DCNv2(ClickModel):
             raise ValueError(
                 f"crosses, experts and rank must be at least 1, got {crosses}, {experts}, {rank}"
             )
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.structure = structure
         self.cross = (
             CrossNet(self.d_in, crosses)

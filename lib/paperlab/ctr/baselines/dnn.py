@@ -30,7 +30,7 @@ class DNN(ClickModel):
         lr: float = 1e-3,
         embedding_l2: float = 0.0,
     ):
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.mlp = MLP(self.d_in, widths, out=1, dropout=dropout, batch_norm=batch_norm)
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:

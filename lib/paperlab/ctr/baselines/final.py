@@ -103,7 +103,7 @@ class FINAL(ClickModel):
             raise ValueError(f"blocks must hold widths of at least 1, one a layer, got {blocks}")
         if any(w % even for widths in blocks for w in widths):
             raise ValueError(f"blocks must hold even widths where kind is 'concat', got {blocks}")
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.gate = FieldGate(self.n_fields) if gate else None
         self.blocks = nn.ModuleList()
         for k, widths in enumerate(blocks):

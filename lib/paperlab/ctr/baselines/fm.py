@@ -59,7 +59,7 @@ class FM(ClickModel):
     def __init__(
         self, schema: Schema, dim: int = 16, *, lr: float = 1e-3, embedding_l2: float = 0.0
     ):
-        super().__init__(schema, dim + 1, lr, embedding_l2)
+        super().__init__(schema, dim + 1, lr=lr, embedding_l2=embedding_l2)
         self.dim, self.d_in = dim, self.n_fields * dim
         self.bias = nn.Parameter(torch.zeros(()))
 

@@ -70,7 +70,7 @@ class GDCN(ClickModel):
             raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, not {structure!r}")
         if crosses < 1:
             raise ValueError(f"crosses must be at least 1, got {crosses}")
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.structure = structure
         self.cross = GatedCrossNet(self.d_in, crosses)
         out = 1 if structure == "stacked" else None

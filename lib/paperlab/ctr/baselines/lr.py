@@ -19,7 +19,7 @@ class LR(ClickModel):
     """b + sum_f w_f: one weight an id, a table of width 1."""
 
     def __init__(self, schema: Schema, *, lr: float = 1e-3, embedding_l2: float = 0.0):
-        super().__init__(schema, 1, lr, embedding_l2)
+        super().__init__(schema, 1, lr=lr, embedding_l2=embedding_l2)
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:

@@ -77,7 +77,7 @@ class MaskNet(ClickModel):
                 f"widths must name at least one serial block; blocks and block_width must be at "
                 f"least 1: got {tuple(widths)}, {blocks}, {block_width}"
             )
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         self.kind = kind
         self.norm = GroupedLayerNorm(self.n_fields, dim)
         ins = (self.d_in, *widths[:-1]) if serial else (self.d_in,) * blocks

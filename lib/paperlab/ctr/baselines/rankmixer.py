@@ -69,7 +69,7 @@ class RankMixer(ClickModel):
                 f"width must be a multiple of tokens, and tokens, layers and expansion at least 1: "
                 f"got {width}, {tokens}, {layers}, {expansion}"
             )
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         chunk = -(-self.d_in // tokens)
         self.padding = chunk * tokens - self.d_in
         self.tokenize = GroupedLinear(tokens, chunk, width)

@@ -83,7 +83,7 @@ class Wukong(ClickModel):
                 f"layers, n_lcb, n_fmb and rank must be at least 1, "
                 f"got {layers}, {n_lcb}, {n_fmb}, {rank}"
             )
-        super().__init__(schema, dim, lr, embedding_l2)
+        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
         n = n_lcb + n_fmb
         self.layers = nn.Sequential(
             *(

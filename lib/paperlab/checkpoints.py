@@ -1,0 +1,66 @@
+"""Which run a checkpoint is of, and whether training may go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+
+def resumable(path: Path, run: dict, epochs: int) -> str | None:
+    """The path, where a checkpoint of this run is there; None where there is none.
+
+    run: what the two runs must share, as `paperlab.loop.fit` stored it. epochs: how many are to be
+    trained in all.
+    Raises ValueError, in one line, for a file that is no checkpoint of tensors and plain values, one
+    of another run, and one that has more epochs.
+    """
+    if not path.is_file():
+        return None
+    advice = "delete it, or name another file"
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = content["callbacks"]["_Checks"]
+        then, done = state["run"], state["epochs"]
+        whole = {"state_dict", "optimizer_states"} <= set(content)
+    except Exception:  # of pickle, zip files, torch: there is no common one
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is no checkpoint to go on from: {advice}")
+    for name, value in run.items():
+        if then.get(name) != value:
+            hashed = name in ("model", "data")
+            what = f"its {name} is another" if hashed else f"{name} {then.get(name)}, not {value}"
+            raise ValueError(f"{path} is of another run ({what}): {advice}")
+    if done > epochs:
+        raise ValueError(f"{path} has {done} epochs, more than the {epochs} asked for: {advice}")
+    return str(path)
+
+
+def model_hash(model: L.LightningModule) -> str:
+    """A hash of a model's class, layers, shapes and plain settings, but not of its weights."""
+    plain = (bool, int, float, str)
+    settings = {
+        name: value
+        for name, value in sorted(vars(model).items())
+        if name != "training" and not name.startswith("_") and isinstance(value, plain)
+    }
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    text = repr((type(model).__qualname__, repr(model), settings, shapes))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def batch_hash(batch: object) -> str:
+    """A hash of the tensors of a batch, in any nesting of tuples, lists and dicts."""
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(tensor: Tensor) -> None:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+
+    apply_to_collection(batch, Tensor, add)
+    return digest.hexdigest()

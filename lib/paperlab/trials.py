@@ -1,0 +1,106 @@
+"""Trials on equal terms: builders x rates x seeds to rows of results, for any model and metric."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+
+from . import checks
+from .loop import Fit, Trainable, fit
+from .nn.budget import width_for
+
+
+def compare(
+    builders: Mapping[str, Callable[[object, int | None], Trainable]],
+    data: object,
+    *,
+    seeds: Sequence[int],
+    rates: Sequence[float] = (1e-3,),
+    budget: int | None = None,
+    metric: tuple[str, str] | None = None,
+    **options,
+) -> Iterator[tuple[dict, Trainable]]:
+    """Train every model on the same data with equal trials; yield a row of results and the model.
+
+    builders: name -> function of the data's schema (of the data, where it has none) and a width.
+    seeds: a seed draws the initial weights and the order of rows, so that rows of one seed are
+        paired over models.
+    rates: learning rates, all tried at the first seed; the one with the best metric is taken. One
+        that ends in a loss that is not finite loses to all others.
+    budget: dense parameters that every model has within 5 %, by its width; None: no width is sought.
+    metric: (name, "higher" or "lower"), read from the validation part, else from the last check;
+        None takes the model's ``select``.
+    options: passed to `paperlab.loop.fit`.
+
+    A row holds log, model, seed, the metrics (of the test part, else of the validation part, else of
+    the last check), valid_METRIC, parameters by kind, width, lr, seconds, samples_per_second, and
+    ``edge``: the best rate is the lowest or highest of several, so that a better one may lie beyond.
+    Raises ValueError for an empty list and a budget that no width meets, FloatingPointError where no
+    rate trains.
+    """
+    for name, values in (("builders", builders), ("seeds", seeds), ("rates", rates)):
+        if not len(values):
+            raise ValueError(f"{name} must not be empty")
+    given = getattr(data, "schema", data)
+    for name, build in builders.items():
+        width = None
+        if budget is not None:
+            width = width_for(lambda w, build=build: build(given, w), budget)
+
+        def run(rate: float, seed: int, build=build, width=width) -> tuple[Fit, Trainable]:
+            torch.manual_seed(seed)
+            model = build(given, width)
+            model.lr = rate
+            return fit(model, data, seed=seed, **options), model
+
+        tried, failed = {}, None
+        for rate in rates:
+            try:
+                tried[rate] = run(rate, seeds[0])
+            except FloatingPointError as error:
+                failed = error
+        if not tried:
+            raise failed
+        best = next(iter(tried))
+        if len(rates) > 1:
+            best = max(tried, key=lambda rate: _quality(*tried[rate], metric))
+        edge = len(rates) > 1 and best in (min(rates), max(rates))
+        for seed in seeds:
+            done, model = tried[best] if seed == seeds[0] else run(best, seed)
+            key = (metric or model.select or (None,))[0]
+            last = done.history[-1]
+            row = {"log": getattr(data, "name", None), "model": name, "seed": seed}
+            row |= done.test or done.valid or last
+            row |= {f"valid_{key}": done.valid[key]} if key in done.valid else {}
+            row |= done.parameters | {"width": width, "lr": best, "edge": edge}
+            row |= {"seconds": done.seconds, "samples_per_second": done.samples_per_second}
+            yield row, model
+
+
+def _quality(run: Fit, model: Trainable, metric: tuple[str, str] | None) -> float:
+    """The metric with its sign, so that higher is better; NaN loses to all."""
+    if (metric or model.select) is None:
+        raise ValueError("metric must be given for a model that selects by none")
+    name, better = metric or model.select
+    checks.one_of(("higher", "lower"), better=better)
+    scores = run.valid or run.history[-1]
+    checks.one_of(scores, metric=name)
+    value = scores[name] if better == "higher" else -scores[name]
+    return -math.inf if math.isnan(value) else value
+
+
+def milliseconds(call: Callable[[], object], passes: int = 20) -> float:
+    """Median time of ``call`` over ``passes`` >= 3, after one that warms up, in milliseconds."""
+    checks.whole(3, passes=passes)
+    spent = []
+    for _ in range(passes + 1):
+        began = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(spent[1:])
