@@ -97,7 +97,8 @@ def test_user_keys_need_not_be_a_field():
         spans=np.zeros((50, 2)), events=(np.ones((1, 2)), None),
     )  # fmt: skip
     assert outside.user("valid").tolist() == keys[1::3].tolist()
-    assert torch.equal(made.user("train"), made.train.ids[:, 0])  # a field goes first
+    assert made.user("train").tolist() == keys[::3].tolist()  # the users' own keys go first
+    assert torch.equal(log().user("train"), log().train.ids[:, 0])
 
 
 @pytest.mark.parametrize(
