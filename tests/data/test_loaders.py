@@ -19,6 +19,7 @@ from paperlab.data import catalogue, fetch, sets
 def shelf(tmp_path, monkeypatch):
     """An empty shelf of copies: nothing of this machine's data is seen."""
     monkeypatch.setenv("PAPERLAB_DATA", str(tmp_path))
+    monkeypatch.setenv("PAPERLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fetch, "data_root", lambda: tmp_path / "none")
     return tmp_path
 

@@ -17,6 +17,7 @@ from paperlab.data import catalogue, fetch, next_items, sources
 def shelf(tmp_path, monkeypatch):
     """An empty shelf of copies: nothing of this machine's data is seen, nothing is downloaded."""
     monkeypatch.setenv("PAPERLAB_DATA", str(tmp_path))
+    monkeypatch.setenv("PAPERLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fetch, "data_root", lambda: tmp_path / "none")
     plain = {}
     for name, entry in catalogue.entries().items():

@@ -102,7 +102,10 @@ def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -
         warnings.warn(f"{folder.name}: {aside}", stacklevel=4)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
-        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items; see {work / 'rejected.tsv'}")
+        aside = (
+            f"; {dealt.rejected:,} rows are in {work / 'rejected.tsv'}" if dealt.rejected else ""
+        )
+        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{aside}")
     known = int((ordered.popularity > 0).sum())
     if ordered.counts.max() >= known:
         raise ValueError(f"{folder.name}: somebody met all {known:,} items: no negative is left")

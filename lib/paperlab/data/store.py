@@ -195,14 +195,11 @@ def from_arrays(
     """
     optional = {"spans": spans, "times": times, "users": users}
     validation.parts(name, part, {"ids": ids, "values": values} | optional)
-    whole = (
-        {"ids": ids}
-        | optional
-        | dict(zip(("event ids", "event times"), events or (), strict=False))
-    )
-    for column, array in whole.items():
+    of_events = dict(zip(("event ids", "event times"), events or (), strict=False))
+    for column, array in ({"ids": ids} | optional | of_events).items():
         if array is not None:
-            validation.whole(f"{name}: {column}", array)
+            dtype = np.int32 if column.endswith("ids") else np.int64
+            validation.whole(f"{name}: {column}", array, dtype)
     if events is not None:
         events = Events(_tensor(events[0], np.int32), _tensor(events[1], np.int64))
     splits = [

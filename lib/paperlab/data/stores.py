@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .catalogue import Entry, data_root
+from . import catalogue
+from .catalogue import Entry
 
 
 def cache_root() -> Path:
     """PAPERLAB_CACHE, or data/cache of the project."""
-    return Path(os.environ.get("PAPERLAB_CACHE") or data_root() / "cache")
+    return Path(os.environ.get("PAPERLAB_CACHE") or catalogue.data_root() / "cache")
 
 
 def prepared(entry: Entry, name: str, key: list, make: Callable[[Path, dict], None]) -> Path:

@@ -22,13 +22,16 @@ def parts(name: str, part: np.ndarray, columns: dict[str, np.ndarray | None]) ->
             raise ValueError(f"{name}: {column} has {len(array)} rows, part has {len(part)}")
 
 
-def whole(what: str, array: np.ndarray) -> None:
-    """Raise ValueError unless an array holds whole numbers, whatever its dtype."""
+def whole(what: str, array: np.ndarray, dtype: type) -> None:
+    """Raise ValueError unless an array holds whole numbers that fit into an integer dtype."""
     array = np.asarray(array)
-    if array.dtype.kind in "biu":
-        return
-    if array.dtype.kind != "f" or not (np.isfinite(array) & (array == np.floor(array))).all():
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} must be whole numbers, got {array.dtype}")
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all():
         raise ValueError(f"{what} must be whole numbers")
+    limits = np.iinfo(dtype)
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise ValueError(f"{what} must lie in {limits.min}..{limits.max}")
 
 
 def split(name: str, schema: Schema, part: store.Split) -> None:
