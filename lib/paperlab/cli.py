@@ -138,17 +138,30 @@ def data(
         list[str] | None, typer.Option("--set", help="NAME=VALUE of its loader, like part=beauty")
     ] = None,
 ) -> None:
-    """The data sets that have loaders; with a name, prepare that one."""
+    """List the real data sets; with a name, prepare that one, whatever its kind.
+
+    Examples: paperlab data frappe · paperlab data amazon-sasrec --set part=beauty
+    """
+    from .data import catalogue, load
+
     if name is not None:
-        from .data import load
-
-        options = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in pairs(set_).items()}
-        print(load(name, **options))
+        options = {k: _number(v) for k, v in pairs(set_).items()}
+        try:
+            print(load(name, **options))
+        except catalogue.BadOption as error:
+            raise runs.BadInput(str(error)) from None
         return
-    from .data import catalogue
+    lines = [[e.name, e.kind, e.title, e.terms, e.home] for e in catalogue.entries().values()]
+    print_table("Data sets", ["name", "kind", "title", "terms", "home"], lines)
 
-    lines = [[e.name, e.title, e.terms, e.home] for e in catalogue.entries().values()]
-    print_table("Data sets", ["name", "title", "terms", "home"], lines)
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 @app.command()

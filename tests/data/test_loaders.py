@@ -2,21 +2,25 @@
 
 import gzip
 import os
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from paperlab import data
-from paperlab.data import catalogue, loaders
-from paperlab.lm import preferences
+from paperlab.data import catalogue, fetch, sets
 
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """An empty shelf of copies: nothing of this machine's data is seen."""
     monkeypatch.setenv("PAPERLAB_DATA", str(tmp_path))
-    monkeypatch.setattr(loaders.fetch, "data_root", lambda: tmp_path / "none")
+    monkeypatch.setenv("PAPERLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetch, "data_root", lambda: tmp_path / "none")
     return tmp_path
 
 
@@ -113,33 +117,71 @@ def test_frappe_nfm_files(shelf, monkeypatch):
     with pytest.raises(ValueError, match="instead of 4,163,044"):
         data.load("frappe", split="nfm")
     plain = [catalogue.File(f.name, "unverified") for f in entry.files]
-    changed = catalogue.Entry("frappe", "t", "h", "x", "c", tuple(plain))
+    changed = replace(entry, files=tuple(plain))
     monkeypatch.setitem(catalogue.entries(), "frappe", changed)
     log = data.load("frappe", split="nfm")
     assert (len(log.train), len(log.valid), len(log.test)) == (60, 60, 60)
     assert [f.size for f in log.schema.fields] == [5] * 10
 
 
+WRONG = [
+    ("avazu", {"count": 3}, "avazu takes min_count, seed, not count"),
+    ("avazu", {"min_count": 0}, "min_count must be at least 1, a whole number, not 0"),
+    ("avazu", {"min_count": 2.5}, "min_count must be at least 1, a whole number, not 2.5"),
+    ("avazu", {"min_count": True}, "min_count must be at least 1"),
+    ("avazu", {"min_count": None}, "min_count must be at least 1"),
+    ("avazu", {"seed": -1}, r"seed must be in 0\.\.4294967295, not -1"),
+    ("avazu", {"seed": 2**32}, "seed must be in"),
+    ("avazu", {"seed": float("nan")}, "seed must be in 0..4294967295, not nan"),
+    ("frappe", {"split": "random"}, "split must be one of sampled, nfm, not 'random'"),
+    ("frappe", {"split": ["nfm"]}, "split must be one of"),
+    ("retailrocket", {"length": "10"}, "length must be at least 1, a whole number, not '10'"),
+    ("retailrocket", {"negatives": "hard"}, "negatives must be one of uniform, popular"),
+    ("kuairand", {"part": "2k"}, "part must be one of explicit, pure, 1k, 27k, not '2k'"),
+    ("amazon-sasrec", {"part": "books"}, "part must be one of beauty, video_games, not 'books'"),
+    ("alpaca-eval-preferences", {"least": float("inf")}, "least must be a finite number"),
+    ("alpaca-eval-preferences", {"least": 1.5}, "least must be in 0..1, got 1.5"),
+    ("hh-rlhf-harmless-test", {"part": "test"}, "takes no options, not part"),
+    ("gsm8k", {"part": "valid"}, "part must be one of train, test, not 'valid'"),
+]
+
+
 def test_names_options_and_missing_files_are_one_line(shelf):
-    with pytest.raises(ValueError, match="there are: .*avazu, census-income, criteo-kaggle"):
+    with pytest.raises(ValueError, match="there are: .*avazu, census-income, code-verifiable"):
         data.load("criteo")
-    with pytest.raises(ValueError, match="avazu takes min_count, seed, not count"):
-        data.load("avazu", count=3)
-    with pytest.raises(ValueError, match="min_count must be at least 1"):
-        data.load("avazu", min_count=0)
+    for name, options, message in WRONG:
+        with pytest.raises(catalogue.BadOption, match=message) as error:
+            data.load(name, **options)
+        assert "\n" not in str(error.value)
     for name in ("criteo-kaggle", "avazu", "criteo-terabyte-80k"):
         with pytest.raises(FileNotFoundError, match=rf"put it in data/{name}/, or name its folder"):
             data.load(name)
 
 
-def test_every_entry_has_a_loader_terms_and_an_honest_hash():
-    read = {*loaders.MAKERS, *loaders.sequence_loaders.MAKERS, *preferences.READERS}
-    assert set(catalogue.entries()) == read
+def test_every_entry_has_a_kind_a_loader_terms_and_an_honest_hash():
+    folder = Path(sets.__file__).parent
+    files = {p.stem for p in folder.glob("*.py")} - {"__init__"}
+    assert {e.loader for e in catalogue.entries().values()} == files
+    assert {e.kind for e in catalogue.entries().values()} == set(catalogue.KINDS)
     for entry in catalogue.entries().values():
+        assert callable(import_module(entry.module).load)
         assert entry.terms
         assert entry.citation
         for file in (*entry.files, *entry.local):
             assert file.sha256 == "unverified" or len(bytes.fromhex(file.sha256)) == 32
+
+
+def test_loading_one_set_imports_no_other_loader(shelf):
+    code = """if True:
+        import sys
+        from paperlab import data
+        try:
+            data.load("gsm8k")
+        except FileNotFoundError:
+            print([m for m in sys.modules if m.startswith("paperlab.data.sets.")])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['paperlab.data.sets.gsm8k']"
 
 
 REAL = {  # rows and positive rate as the publishers or the copies' own notes give them

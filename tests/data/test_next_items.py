@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.data import next_items, prepare
-from paperlab.data.next_items import Interactions, open_next_items
+from paperlab.data import next_items, sources
+from paperlab.data.interactions import Interactions
+from paperlab.data.next_items import open_next_items
 
 WHAT = Interactions("u", "i", "t", "c")
 
@@ -33,7 +34,7 @@ def events(users: int = 60, items: int = 40, seed: int = 0) -> pl.DataFrame:
 
 
 def made(frame: pl.DataFrame, folder: Path, what: Interactions = WHAT, seed: int = 0, **view):
-    next_items.prepare(prepare.FrameSource(frame), what, folder, {"title": "x"}, seed)
+    next_items.prepare(sources.FrameSource(frame), what, folder, {"title": "x"}, seed)
     return open_next_items(folder, "x", **view)
 
 
@@ -122,7 +123,7 @@ def test_neither_chunks_nor_order_of_columns_change_a_byte(tmp_path_factory, see
     frame = events(20, seed=seed)
     made(frame, folder / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "CHUNK_ROWS", rows)
+        patch.setattr(sources, "CHUNK_ROWS", rows)
         made(frame.select("c", "t", "i", "u"), folder / "cut")
     assert contents(folder / "whole") == contents(folder / "cut")
 
@@ -130,7 +131,7 @@ def test_neither_chunks_nor_order_of_columns_change_a_byte(tmp_path_factory, see
 def test_many_shares_hold_the_rows_of_one(tmp_path):
     frame, logs = events(), []
     for shares in (1, 5):
-        source = prepare.FrameSource(frame)
+        source = sources.FrameSource(frame)
         source.size_in_memory = (shares - 1) << 26
         next_items.prepare(source, WHAT, tmp_path / str(shares), {})
         logs.append(open_next_items(tmp_path / str(shares), "x"))

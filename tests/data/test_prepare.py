@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.data import open_store, prepare
+from paperlab.data import open_store, prepare, sources
 
 COLUMNS = ("label", "n", "a", "b")
 RECIPE = prepare.Recipe("label", ("a", "b"), ("n",), min_count=2)
@@ -82,7 +82,7 @@ def test_the_bytes_do_not_depend_on_the_chunks(tmp_path_factory, size):
     (folder / "x.tsv").write_text(text(300))
     made(folder / "x.tsv", folder / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "CHUNK_BYTES", size)
+        patch.setattr(sources, "CHUNK_BYTES", size)
         made(folder / "x.tsv", folder / "parts")
     assert contents(folder / "whole") == contents(folder / "parts")
 
@@ -145,7 +145,7 @@ def test_a_stop_between_two_files_counts_no_row_twice(tmp_path, monkeypatch, whe
     """The state is the last thing written: what stood before it must not be added again."""
     (tmp_path / "x.tsv").write_text(text(2000))
     made(tmp_path / "x.tsv", tmp_path / "whole")
-    monkeypatch.setattr(prepare, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 500)
     calls, write = [], prepare._write_state
 
     def stop(work, state):
@@ -165,8 +165,8 @@ SLOW = """
     import sys, time
     from pathlib import Path
     sys.path.insert(0, {here!r})
-    from test_prepare import made, prepare
-    prepare.CHUNK_BYTES = 2000
+    from test_prepare import made, prepare, sources
+    sources.CHUNK_BYTES = 2000
     keep = prepare._write_state
     def slow(work, state):
         keep(work, state)
@@ -182,7 +182,7 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(tmp_path, monkeypatch, s
     (tmp_path / "x.tsv").write_text(text(6000))
     written, keep = [], prepare._write_state
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "CHUNK_BYTES", 2000)
+        patch.setattr(sources, "CHUNK_BYTES", 2000)
         patch.setattr(prepare, "_write_state", lambda *a: written.append(keep(*a)))
         made(tmp_path / "x.tsv", tmp_path / "whole")
     code = textwrap.dedent(SLOW).format(

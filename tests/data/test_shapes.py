@@ -14,7 +14,7 @@ typing.TYPE_CHECKING = True                  # our annotations' names now exist 
 with install_import_hook(["paperlab.nn", "paperlab.data", "paperlab.metrics", "paperlab.interest.worlds"], "beartype.beartype"):
     from paperlab import data, metrics
     from paperlab.nn.embedding import FeatureEmbedding
-    from paperlab.data import batches, next_items, prepare, schema, store
+    from paperlab.data import batches, interactions, kinds, next_items, prepare, schema, sources, store, stores
     from paperlab.interest.worlds import interest_sequences
 typing.TYPE_CHECKING = False
 try:
@@ -31,7 +31,7 @@ for batch in batches.Batches(log.train, 16):
     embed(batch), embed.sequence(batch)
 draw = np.random.default_rng(0)
 columns = {"u": draw.integers(0, 20, 300), "i": draw.integers(0, 60, 300), "t": draw.integers(0, 9, 300)}
-source, what = prepare.FrameSource(pl.DataFrame(columns)), next_items.Interactions("u", "i", "t")
+source, what = sources.FrameSource(pl.DataFrame(columns)), interactions.Interactions("u", "i", "t")
 next_items.prepare(source, what, Path(sys.argv[1]) / "x", {})
 made = next_items.open_next_items(Path(sys.argv[1]) / "x", "x", negatives="popular")
 scores, labels, users = torch.rand(len(made.test)), made.test.labels[:, 0], made.user("test")

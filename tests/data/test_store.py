@@ -35,6 +35,12 @@ def log(rows: int = 50, **extra) -> Log:
     return from_arrays("x", SCHEMA, ids, values, np.arange(rows) % 3, **columns | extra)
 
 
+def two(ids=((1,), (1,), (1,)), values=((0, 1), (0, 1), (0, 1)), part=(0, 1, 2)) -> Log:
+    """A row a part, of one field of 5 ids and one number."""
+    schema = Schema((Field("a", size=5), Field("n", "numeric")))
+    return from_arrays("two", schema, np.array(ids), np.array(values), np.array(part))
+
+
 def slow_take(split, index):
     """History and hours of each row, one event after another."""
     spans = [split.spans[i].tolist() for i in index]
@@ -97,7 +103,8 @@ def test_user_keys_need_not_be_a_field():
         spans=np.zeros((50, 2)), events=(np.ones((1, 2)), None),
     )  # fmt: skip
     assert outside.user("valid").tolist() == keys[1::3].tolist()
-    assert torch.equal(made.user("train"), made.train.ids[:, 0])  # a field goes first
+    assert made.user("train").tolist() == keys[::3].tolist()  # the users' own keys go first
+    assert torch.equal(log().user("train"), log().train.ids[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -115,6 +122,30 @@ def test_user_keys_need_not_be_a_field():
         (lambda: log(spans=np.full((50, 2), 41)), "stop <= 40 events"),
         (lambda: log(spans=np.array([[2, 1]] * 50)), "start <= stop"),
         (lambda: log(spans=None), "spans of shape"),
+        (lambda: log(spans=np.full((50, 2), 0.5)), "spans must be whole numbers"),
+        (lambda: log(spans=np.zeros((49, 2))), "spans has 49 rows, part has 50"),
+        (lambda: log(users=np.full(50, np.nan)), "users must be whole numbers"),
+        (lambda: log(users=np.array(["a"] * 50)), "users must be whole numbers"),
+        (lambda: log(times=np.full(50, np.inf)), "times must be whole numbers"),
+        (lambda: log(events=(np.full((40, 2), 1.5), None)), "event ids must be whole numbers"),
+        (lambda: log(events=(np.full((40, 2), np.nan), None)), "event ids must be whole numbers"),
+        (lambda: log(events=(np.full((40, 2), 9), None)), r"events: h must lie in 0\.\.8, got 9"),
+        (lambda: log(events=(np.full((40, 2), 4), None)), r"events: g must lie in 0\.\.3, got 4"),
+        (lambda: log(events=(np.full((40, 2), -1), None)), "events: h must lie in"),
+        (lambda: two(ids=[[5]] * 3), r"two.train: a must lie in 0\.\.4, got 5\.\.5"),
+        (lambda: two(ids=[[-1]] * 3), r"two.train: a must lie in 0\.\.4, got -1"),
+        (lambda: two(ids=[[1], [1], [2**32]]), r"two: ids must lie in -2147483648\.\.2147483647"),
+        (lambda: two(ids=[[1.5]] * 3), "two: ids must be whole numbers"),
+        (lambda: two(ids=[[np.nan]] * 3), "two: ids must be whole numbers"),
+        (lambda: two(ids=[["1"]] * 3), "two: ids must be whole numbers"),
+        (lambda: two(values=[[0.0, 1], [np.nan, 1], [0, 1]]), "two.valid: n must be finite"),
+        (lambda: two(values=[[0.0, 1], [0, 1], [0, np.inf]]), "two.test: label must be finite"),
+        (lambda: two(part=[0, 1, 3]), "part must hold 0"),
+        (lambda: two(part=[0, 1, -1]), "part must hold 0"),
+        (lambda: two(part=[0, 1, 0.5]), "part must hold 0"),
+        (lambda: two(part=[0, 1, 1]), "two.test is empty"),
+        (lambda: two(part=[2, 1, 1]), "two.train is empty"),
+        (lambda: two(values=[[0, 1], [0, 1]]), "values has 2 rows, part has 3"),
         (lambda: log(events=(np.ones((40, 1)), None)), "event columns"),
         (lambda: Schema((Field("a", size=2), Field("a", size=2))), "twice"),
         (lambda: Schema((Field("a", size=2),), user="b"), "not a categorical field"),
@@ -132,6 +163,30 @@ def test_bad_input_is_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_a_log_that_is_put_together_by_hand_is_checked_too():
+    good = two()
+    for change, message in (
+        ({"ids": torch.tensor([[7]])}, "two.valid: a must lie in"),
+        ({"ids": torch.tensor([[1.0]])}, "ids must be integers, got torch.float32"),
+        ({"values": torch.full((1, 2), torch.nan)}, "two.valid: n, label must be finite"),
+        ({"users": torch.arange(2)}, "users has 2 rows, ids has 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(good, valid=replace(good.valid, **change))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(-2, 6), min_size=3, max_size=9))
+def test_a_log_is_made_exactly_when_all_ids_are_in_their_field(ids):
+    schema = Schema((Field("a", size=5),))
+    rows = np.array(ids)[:, None], np.zeros((len(ids), 1)), np.arange(len(ids)) % 3
+    if min(ids) >= 0 and max(ids) < 5:
+        assert from_arrays("x", schema, *rows).train.ids[:, 0].tolist() == ids[::3]
+    else:
+        with pytest.raises(ValueError, match="a must lie in 0..4"):
+            from_arrays("x", schema, *rows)
 
 
 def test_a_log_survives_the_disk_and_is_mapped(tmp_path):

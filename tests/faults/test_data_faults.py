@@ -6,7 +6,7 @@ import http.server
 import threading
 
 import pytest
-from paperlab.data import catalogue, fetch, prepare
+from paperlab.data import catalogue, fetch, prepare, sources
 
 BODY = b"label\n" * 1000
 
@@ -43,11 +43,13 @@ def server():
 
 def entry(url: str | None, sha256="unverified", size=None) -> catalogue.Entry:
     file = catalogue.File("x.tsv", sha256, url, size)
-    return catalogue.Entry("x", "X", "https://x.example", "terms", "cite", (file,))
+    return catalogue.Entry(
+        "x", "clicks", "criteo", "X", "https://x.example", "terms", "cite", (file,)
+    )
 
 
 def leftovers(shelf) -> list[str]:
-    return sorted(p.name for p in shelf.rglob("*") if p.is_file())
+    return sorted(p.name for p in shelf.rglob("*") if p.is_file() and p.suffix != ".lock")
 
 
 def test_a_download_is_checked_and_pinned(shelf, server, capsys):
@@ -104,10 +106,10 @@ def test_a_full_disk_while_preparing_can_be_gone_on_from(tmp_path, monkeypatch):
     (tmp_path / "x.tsv").write_text(rows)
     recipe, source = (
         prepare.Recipe("label", ("a",)),
-        prepare.TextSource(tmp_path / "x.tsv", ("label", "a")),
+        sources.TextSource(tmp_path / "x.tsv", ("label", "a")),
     )
     prepare.prepare(source, recipe, tmp_path / "whole", {})
-    monkeypatch.setattr(prepare, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 1000)
     calls, sync = [], prepare.os.fsync
 
     def full(number):

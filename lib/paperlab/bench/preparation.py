@@ -71,17 +71,16 @@ def prepare_once(source: str) -> dict:
     import json
     import warnings
 
-    from ..data.loaders import CRITEO
-    from ..data.prepare import Recipe, TextSource, prepare
+    from ..data.formats import criteo
+    from ..data.prepare import prepare
+    from ..data.sources import TextSource
 
-    integers, categorical = CRITEO
     path = Path(source)
     store = path.with_name("store")
-    recipe = Recipe("label", categorical, integers, min_count=10)
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*malformed rows.*")  # they are what is counted here
-        prepare(TextSource(path, ("label", *integers, *categorical)), recipe, store, {})
+        prepare(TextSource(path, criteo.COLUMNS), criteo.recipe(min_count=10), store, {})
     seconds = time.perf_counter() - start
     notes = json.loads((store / "notes.json").read_text())
     return {

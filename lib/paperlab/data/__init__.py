@@ -1,5 +1,8 @@
-"""Click logs: schema, column store, batches, catalogue, loaders and known-truth generators."""
+"""Data sets: schema, column store, batches, and the catalogue of real sets with their loaders."""
 
+from importlib import import_module
+
+from . import catalogue
 from .batches import Batches
 from .schema import Field, Schema
 from .store import Batch, Events, Log, Split, from_arrays, open_store, save
@@ -19,8 +22,15 @@ __all__ = [
 ]
 
 
-def load(name: str, **options) -> Log:
-    """A real data set by its name in the catalogue: see `paperlab.data.loaders.load`."""
-    from .loaders import load  # polars and pooch load only where they are used
+def load(name: str, **options):
+    """Load a real data set by its name in data/catalogue.toml; prepare it at the first call.
 
-    return load(name, **options)
+    Returns a `Log` for the kinds clicks and sequences, else a table of `paperlab.data.kinds`.
+    options: the keyword arguments of the set's loader, ``data/sets/LOADER.py``.
+    Raises ValueError for an unknown name, option or value, FileNotFoundError where there is neither
+    a copy nor a network, with where to get the files and where to put them.
+    """
+    entry = catalogue.entry(name)
+    loader = import_module(entry.module).load  # imports the loader of this set alone
+    catalogue.check_options(name, loader, options)
+    return loader(entry, **options)

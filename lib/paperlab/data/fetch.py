@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .catalogue import Entry, File, data_root
+from .stores import locked
 
 
 class Broken(ValueError):
@@ -50,8 +51,12 @@ def official(entry: Entry, name: str) -> Path:
     """
     file = next(f for f in entry.files if f.name == name)
     path = _find(entry, file)
+    if path is None and file.url is None:
+        raise missing(entry, file.name)
     if path is None:
-        path = _download(entry, file)
+        target = data_root() / entry.name / file.name
+        with locked(target):  # another process may have fetched it meanwhile
+            path = _find(entry, file) or _download(entry, file, target)
     _check(path, file)
     return path
 
@@ -77,15 +82,11 @@ def _find(entry: Entry, file: File) -> Path | None:
     return None
 
 
-def _download(entry: Entry, file: File) -> Path:
-    if file.url is None:
-        raise missing(entry, file.name)
+def _download(entry: Entry, file: File, target: Path) -> Path:
     import pooch
 
-    folder = data_root() / entry.name
-    target, draft = folder / file.name, folder / f".{file.name}.download"
+    draft = target.with_name(f".{file.name}.download")
     print(f"{entry.title}: {entry.terms}. Cite: {entry.citation}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         pooch.HTTPDownloader(progressbar=False, timeout=60)(file.url, str(draft), None)
         _check(draft, file)

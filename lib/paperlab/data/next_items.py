@@ -2,9 +2,9 @@
 
 Of a user's items b_1 .. b_n in order of time, one row asks whether b_{k+1} comes after b_1 .. b_k, and
 a twin of the same history and the same moment asks it of an item that the user never meets, drawn
-uniformly from those that anybody below meets. k + 1 = 2 .. n-2 are for training, n-1 for validation, n for the test. The test part has a
-second form whose negatives are drawn in proportion to their number of events, so that popularity
-alone does not find the positive.
+uniformly from the items of all kept users. k + 1 = 2 .. n-2 are for training, n-1 for validation, n
+for the test. The test part has a second form whose negatives are drawn in proportion to their number
+of events, so that popularity alone does not find the positive.
 
 A user meets an item once: later events of the same pair are left out, since a negative is never in
 the history and a repeat would be known by that alone. Users with fewer than four items are left out.
@@ -27,41 +27,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import polars as pl
 import torch
 
-from . import fetch
-from .prepare import Chunk, FrameSource, TextSource, finish_npy, progress, splitmix
+from . import fetch, stores
+from .catalogue import Entry
+from .interactions import EVENT, Dealt, Interactions, deal
 from .schema import Field, Schema
+from .sources import FrameSource, TextSource
 from .store import SPLITS, Log, open_store
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
+VERSION = 2  # raise when a store's bytes change: stores are then prepared anew
 LENGTH = 100  # of a history as a model sees it; the store keeps all of it
 SHORTEST = 4  # items: one row to train on, one to validate, one to test, one to begin with
-EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("tie", "<u4")])
 SEEDS = {"train": 0, "valid": 1, "test": 2, "test_popular": 3}  # of negatives
 COLUMNS = {"ids": "<i4", "values": "<f4", "spans": "<i8", "times": "<i8", "users": "<i4"}
 
 
-@dataclass(frozen=True)
-class Interactions:
-    """Which columns of a source say who met what and when.
+def load(
+    entry: Entry,
+    part: str | None,
+    source: TextSource | FrameSource,
+    what: Interactions,
+    *,
+    seed: int,
+    length: int,
+    negatives: str,
+) -> Log:
+    """The next-item log of a set, or of its part, prepared at the first call."""
+    name = f"{entry.name}-{part}" if part else entry.name
 
-    time: a column of whole or broken numbers >= 0, or None where the rows are in order of time
-    already and no more is known. ticks: of that column in a second. window: seconds [from, to) in
-    which events can be; others are malformed. category: a column; an item has that of its first
-    event. only: (column, value) of the events that count.
-    """
+    def make(folder: Path, notes: dict) -> None:
+        prepare(source, what, folder, notes, seed)
 
-    user: str
-    item: str
-    time: str | None = None
-    category: str | None = None
-    ticks: int = 1
-    window: tuple[int, int] | None = None
-    only: tuple[str, str] | None = None
+    folder = stores.prepared(entry, name, [VERSION, seed, repr(what), source.stamp], make)
+    return open_next_items(folder, name, length=length, negatives=negatives)
 
 
 def prepare(
@@ -73,24 +75,37 @@ def prepare(
 ) -> None:
     """Write ``source`` as a column store of histories at ``folder``, in folder + ".part" until done.
 
-    A source with a method ``categories(items) -> DataFrame(item, category)`` is asked for what its
-    rows do not say. ``users`` holds the user key. Malformed rows go to rejected.tsv.
-    Raises ValueError when nobody met four items, or when somebody met them all.
+    A source with a method ``categories(items) -> DataFrame(item, category)`` gives what its rows do
+    not hold. ``users`` holds the user key. Malformed rows go to rejected.tsv. A store that is there
+    already is kept; of several processes one prepares and the others wait.
+    Raises ValueError when a column is missing, when nobody met four items, or when somebody met
+    them all.
     """
+    if lacking := sorted(set(what.columns) - set(source.columns)):
+        raise ValueError(f"{folder.name}: the source has no column {', '.join(lacking)}")
+    with stores.locked(folder):
+        if not stores.is_store(folder):
+            _prepare(source, what, folder, notes, seed)
+
+
+def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -> None:
     work = folder.with_name(folder.name + ".part")
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir()
     try:
-        dealt = _deal(source, what, work, seed)
+        dealt = deal(source, what, work, seed)
     except fetch.Broken:
         shutil.rmtree(work)
         raise
     if dealt.rejected:
         aside = f"{dealt.rejected:,} malformed rows put aside in rejected.tsv"
-        warnings.warn(f"{folder.name}: {aside}", stacklevel=2)
+        warnings.warn(f"{folder.name}: {aside}", stacklevel=4)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
-        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items; see {work / 'rejected.tsv'}")
+        aside = (
+            f"; {dealt.rejected:,} rows are in {work / 'rejected.tsv'}" if dealt.rejected else ""
+        )
+        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{aside}")
     known = int((ordered.popularity > 0).sum())
     if ordered.counts.max() >= known:
         raise ValueError(f"{folder.name}: somebody met all {known:,} items: no negative is left")
@@ -113,7 +128,6 @@ def prepare(
         leftover.unlink()
     (work / "notes.json").write_text(json.dumps(notes, indent=1))
     (work / "schema.json").write_text(Schema(tuple(fields)).to_json())
-    shutil.rmtree(folder, ignore_errors=True)
     work.replace(folder)
 
 
@@ -142,113 +156,6 @@ def open_next_items(
     return replace(log, schema=replace(log.schema, fields=tuple(fields)), **parts)
 
 
-# pass one: deal ----------------------------------------------------------------------------------
-
-
-@dataclass
-class _Dealt:
-    shares: int
-    items: int
-    category: Int[np.ndarray, " codes"] | None  # of every item code; 0 where unknown
-    rejected: int
-
-
-class _Codes:
-    """Numbers of texts from 1, in order of first appearance; the empty text is 0."""
-
-    def __init__(self):
-        schema = {"text": pl.String, "code": pl.Int32}
-        self.table = pl.DataFrame({"text": [""], "code": [0]}, schema)
-
-    def __len__(self) -> int:
-        return self.table.height - 1
-
-    def __call__(self, texts: pl.Series) -> Int[np.ndarray, " n"]:
-        texts = texts.to_frame("text")
-        new = texts.unique(maintain_order=True)
-        new = new.join(self.table, on="text", how="anti", maintain_order="left")
-        new = new.with_row_index("code", offset=len(self) + 1)
-        new = new.select("text", pl.col("code").cast(pl.Int32))
-        self.table = pl.concat([self.table, new])
-        found = texts.join(self.table, on="text", how="left", maintain_order="left")
-        return found["code"].to_numpy()
-
-
-def _deal(source, what: Interactions, work: Path, seed: int) -> _Dealt:
-    """Every event into the file of its user's share, in numbers."""
-    users, items, categories = _Codes(), _Codes(), _Codes()
-    of_item: list[np.ndarray] = []
-    shares, rejected = 1 + (source.size_in_memory >> 26), 0
-    with ExitStack() as stack:
-        files = [stack.enter_context((work / f"{k}.share").open("wb")) for k in range(shares)]
-        aside = stack.enter_context((work / "rejected.tsv").open("wb"))
-        for chunk in progress(source, "dealing out"):
-            frame, lines, bad = _clean(chunk, what)
-            for number, reason, text in bad:
-                aside.write(f"{number + 1}\t{reason}\t{text}\n".encode())
-            rejected += len(bad)
-            known, events = len(items), np.zeros(frame.height, EVENT)
-            events["user"], events["item"] = users(frame["user"]), items(frame["item"])
-            events["time"] = frame["time"].to_numpy() if what.time else lines
-            events["tie"] = splitmix(lines, seed) >> np.uint64(32)
-            if what.category:  # of the items that are new
-                item, first = np.unique(events["item"], return_index=True)
-                of_item.append(categories(frame["category"])[first[item > known]])
-            share = events["user"] % shares
-            for k, file in enumerate(files):
-                file.write(events[share == k].tobytes())
-    if not rejected:
-        (work / "rejected.tsv").unlink()
-    category = None
-    if what.category:
-        category = np.concatenate([[0], *of_item]).astype(np.int32)
-    elif hasattr(source, "categories"):
-        told = items.table.join(
-            source.categories(items.table["text"]), left_on="text", right_on="item",
-            how="left", maintain_order="left",
-        )  # fmt: skip
-        category = categories(told["category"].fill_null(""))
-    return _Dealt(shares, len(items), category, rejected)
-
-
-def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, list]:
-    """Columns user, item, time (ticks), category of the events that count; and what was refused."""
-    columns = {n: getattr(what, n) for n in ("user", "item", "time", "category")}
-    frame = chunk.frame.select(
-        *(pl.col(c).fill_null("").alias(n) for n, c in columns.items() if c),
-        *([pl.col(what.only[0]).alias("only")] if what.only else []),
-    ).with_columns(line=pl.Series(chunk.lines))
-    reasons = [pl.when(pl.col(c) == "").then(pl.lit(f"no {c}")) for c in ("user", "item")]
-    if what.time:
-        frame = frame.with_columns(
-            text=pl.col("time"), time=pl.col("time").cast(pl.Float64, strict=False)
-        )
-        is_time = pl.col("time").is_finite() & (pl.col("time") >= 0) & (pl.col("time") < 2**53)
-        low, high = (t * what.ticks for t in what.window or (0, 2**53 // what.ticks))
-        reasons += [
-            pl.when(~is_time.fill_null(False)).then(pl.lit("time is not a number >= 0")),
-            pl.when(~pl.col("time").is_between(low, high, "left")).then(
-                pl.lit("time is outside the data's own window")
-            ),
-        ]
-    frame = frame.with_columns(reason=pl.coalesce(*reasons, pl.lit("")))
-    lost = frame.filter(pl.col("reason") != "")
-    rejected = list(chunk.rejected)
-    if lost.height:
-        rows = chunk.frame.filter(frame["reason"] != "").iter_rows()
-        rejected += [
-            (line, reason, "\t".join(map(str, row)))
-            for line, reason, row in zip(lost["line"], lost["reason"], rows, strict=True)
-        ]
-    good = pl.col("reason") == ""
-    if what.only:
-        good &= pl.col("only") == what.only[1]
-    frame = frame.filter(good)
-    if what.time:
-        frame = frame.with_columns(pl.col("time").cast(pl.Int64))
-    return frame, frame["line"].to_numpy(), rejected
-
-
 # pass two: order ---------------------------------------------------------------------------------
 
 
@@ -261,7 +168,7 @@ class _Ordered:
     short: int
 
 
-def _order(work: Path, dealt: _Dealt, what: Interactions) -> _Ordered:
+def _order(work: Path, dealt: Dealt, what: Interactions) -> _Ordered:
     """The event table: users one after another, each in order of time, each item once."""
     counts, users, repeats, short = [], [], 0, 0
     popularity = np.zeros(dealt.items + 1, np.int64)
@@ -301,7 +208,7 @@ def _with_category(items: Int[np.ndarray, " n"], category) -> Int[np.ndarray, "n
 # pass three: rows --------------------------------------------------------------------------------
 
 
-def _write_rows(work: Path, dealt: _Dealt, ordered: _Ordered, what: Interactions, seed: int):
+def _write_rows(work: Path, dealt: Dealt, ordered: _Ordered, what: Interactions, seed: int):
     """Rows of every part, share by share; returns how many."""
     events = np.load(work / "events.ids.npy", mmap_mode="r")
     times = np.load(work / "events.times.npy", mmap_mode="r") if what.time else None
@@ -356,7 +263,7 @@ def _write_rows(work: Path, dealt: _Dealt, ordered: _Ordered, what: Interactions
 
 
 def _finish(path: Path, shape: tuple[int, ...], dtype: str) -> None:
-    finish_npy(path, shape, dtype)
+    stores.finish_npy(path, shape, dtype)
     path.unlink()
 
 

@@ -7,30 +7,28 @@ same bytes. Rows that do not parse are written to rejected.tsv with their line a
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from tqdm import tqdm
 
-from . import fetch
+from . import fetch, stores
+from .catalogue import Entry
 from .schema import Field, Schema
-from .store import SPLITS
+from .sources import Chunk, FrameSource, TextSource, progress, splitmix
+from .store import SPLITS, Log, open_store
 
 if TYPE_CHECKING:
-    from jaxtyping import Int, UInt64
+    from jaxtyping import Int
 
-CHUNK_BYTES = 48 << 20
-CHUNK_ROWS = 250_000
+VERSION = 2  # raise when a store's bytes change: stores are then prepared anew
+USERS = "(users)"  # counts of the user key in all parts, beside those of the columns
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Recipe:
     categorical: columns whose values become ids; integers: columns of counts that are bucketised,
     x > 2 to floor(ln(x)^2), and become ids too (the x4 protocol of BARS; missing is a bucket).
     min_count: a value seen less often in the training part is out-of-vocabulary, id 0.
+    user: the column of the key of grouped metrics.
+    Raises ValueError when a column stands twice.
     """
 
     label: str
@@ -48,96 +48,26 @@ class Recipe:
     min_count: int = 1
     user: str | None = None
 
+    def __post_init__(self):
+        names = [self.label, *self.columns]
+        if doubled := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"recipe: columns stand twice: {', '.join(doubled)}")
+        if self.min_count < 1:
+            raise ValueError(f"min_count must be at least 1, got {self.min_count}")
+
     @property
     def columns(self) -> tuple[str, ...]:
         return (*self.integers, *self.categorical)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Rows of a source: strings (label included), their line numbers, and what was refused."""
+def load(entry: Entry, source: TextSource | FrameSource, recipe: Recipe, seed: int) -> Log:
+    """The log of a set of clicks, prepared at the first call."""
+    key = [VERSION, seed, repr(recipe), source.stamp]
 
-    frame: pl.DataFrame
-    lines: np.ndarray
-    rejected: list[tuple[int, str, str]]
-    position: int  # where the next chunk starts: a byte, or a row
-    next_line: int
+    def make(folder: Path, notes: dict) -> None:
+        prepare(source, recipe, folder, notes, seed)
 
-
-class TextSource:
-    """A delimited text file (gzip or plain), read a block of whole lines at a time."""
-
-    def __init__(
-        self, path: Path, columns: tuple[str, ...], separator: str = "\t", header: bool = False
-    ):
-        self.path, self.columns, self.separator, self.header = path, columns, separator, header
-        stat = path.stat()
-        self.size = stat.st_size if path.suffix != ".gz" else None
-        self.size_in_memory = self.size or 8 * stat.st_size  # a guess, of text in a .gz
-        self.stamp = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
-
-    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        opened = gzip.open if self.path.suffix == ".gz" else open
-        with fetch.reading(self.path), opened(self.path, "rb") as file:
-            file.seek(position)
-            while block := file.read(CHUNK_BYTES):
-                block += file.readline()
-                position += len(block)
-                chunk = self._parse(block, line, position)
-                line = chunk.next_line
-                yield chunk
-
-    def _parse(self, block: bytes, line: int, position: int) -> Chunk:
-        rejected = []
-        texts = block.split(b"\n")
-        if texts[-1] == b"":
-            texts.pop()
-        want, mark = len(self.columns) - 1, self.separator.encode()
-        good, numbers = [], []
-        for number, text in enumerate(texts, line):
-            if number == 0 and self.header:
-                continue
-            if text.count(mark) != want:
-                reason = f"{text.count(mark) + 1} columns, not {want + 1}"
-                rejected.append((number, reason, text.decode(errors="replace")))
-            else:
-                good.append(text)
-                numbers.append(number)
-        try:
-            b"".join(good).decode()
-        except UnicodeDecodeError:
-            keep = [_is_utf8(t) for t in good]
-            rejected += [
-                (n, "not UTF-8", t.decode(errors="replace"))
-                for n, t, k in zip(numbers, good, keep, strict=True)
-                if not k
-            ]
-            good = [t for t, k in zip(good, keep, strict=True) if k]
-            numbers = [n for n, k in zip(numbers, keep, strict=True) if k]
-        schema = dict.fromkeys(self.columns, pl.String)
-        frame = pl.DataFrame(schema=schema)
-        if good:
-            frame = pl.read_csv(
-                io.BytesIO(b"\n".join(good) + b"\n"), separator=self.separator, has_header=False,
-                schema=schema, quote_char=None,
-            )  # fmt: skip
-        return Chunk(frame, np.array(numbers, np.int64), rejected, position, line + len(texts))
-
-
-class FrameSource:
-    """A table in memory; every column is read as text, missing as empty."""
-
-    size, size_in_memory = None, 0
-
-    def __init__(self, frame: pl.DataFrame):
-        self.frame = frame.select(pl.all().cast(pl.String).fill_null(""))
-        self.stamp = f"{frame.height} {frame.columns}"
-
-    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        for start in range(position, self.frame.height, CHUNK_ROWS):
-            part = self.frame.slice(start, CHUNK_ROWS)
-            end = start + part.height
-            yield Chunk(part, np.arange(start, end), [], end, end)
+    return open_store(stores.prepared(entry, entry.name, key, make), entry.name)
 
 
 def prepare(
@@ -146,64 +76,94 @@ def prepare(
     """Write ``source`` as a column store at ``folder``, split 8:1:1 by a seeded hash of the line.
 
     Works in ``folder`` + ".part" and renames at the end; what is there already is gone on with,
-    unless the source is broken: then nothing is left.
+    unless the source is broken: then nothing is left. A store that is there already is kept; of
+    several processes one prepares and the others wait.
+    Raises ValueError when a column is missing, or when a part of the log would be empty.
     """
+    columns = {recipe.label, *recipe.columns, *([recipe.user] if recipe.user else [])}
+    if lacking := sorted(columns - set(source.columns)):
+        raise ValueError(f"{folder.name}: the source has no column {', '.join(lacking)}")
+    with stores.locked(folder):
+        if not stores.is_store(folder):
+            _prepare(source, recipe, folder, notes, seed)
+
+
+def _prepare(source, recipe: Recipe, folder: Path, notes: dict, seed: int) -> None:
     work = folder.with_name(folder.name + ".part")
-    work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(exist_ok=True)
     try:
         vocabulary = _count(source, recipe, work, seed)
         rows, rejected = _write(source, recipe, work, seed, vocabulary)
     except fetch.Broken:
         shutil.rmtree(work)
         raise
-    if not rows[0]:
-        raise ValueError(f"{folder.name}: no row could be read; see {work / 'rejected.tsv'}")
+    if not sum(rows):
+        raise ValueError(f"{folder.name}: no row could be read{_first_reason(work)}")
+    if not all(rows):
+        raise ValueError(f"{folder.name}: {sum(rows)} rows are too few to fill all three parts")
     sizes = {c: vocabulary[c].height + 1 for c in recipe.columns}
     schema = Schema(
-        tuple(Field(c, size=sizes[c]) for c in recipe.columns), (recipe.label,), recipe.user
+        tuple(Field(c, size=sizes[c]) for c in recipe.columns),
+        (recipe.label,),
+        recipe.user if recipe.user in recipe.columns else None,
     )
     for part, n in zip(SPLITS, rows, strict=True):
-        for kind, width, dtype in (("ids", len(recipe.columns), "<i4"), ("values", 1, "<f4")):
-            finish_npy(work / f"{part}.{kind}", (n, width), dtype)
+        for kind, (width, dtype) in _columns(recipe).items():
+            shape = (n,) if kind == "users" else (n, width)
+            stores.finish_npy(work / f"{part}.{kind}", shape, dtype)
     notes = notes | {"rows": dict(zip(SPLITS, rows, strict=True)), "rejected": rejected}
     (work / "notes.json").write_text(json.dumps(notes, indent=1))
     (work / "schema.json").write_text(schema.to_json())
     if rejected:
         warnings.warn(
-            f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=2
+            f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=4
         )
-    work.replace(folder)
-    raw = [f"{part}.{kind}" for part in SPLITS for kind in ("ids", "values")]
-    for leftover in (*map(folder.joinpath, ("state.json", *raw)), *folder.glob("*.counts")):
+    for leftover in [work / "state.json", *work.glob("*.counts")]:
         leftover.unlink(missing_ok=True)
+    for part in SPLITS:
+        for kind in _columns(recipe):
+            (work / f"{part}.{kind}").unlink()
+    work.replace(folder)
+
+
+def _columns(recipe: Recipe) -> dict[str, tuple[int, str]]:
+    """Width and dtype of the matrices of a part."""
+    users = {"users": (1, "<i8")} if recipe.user else {}
+    return {"ids": (len(recipe.columns), "<i4"), "values": (1, "<f4")} | users
+
+
+def _first_reason(work: Path) -> str:
+    aside = work / "rejected.tsv"
+    with aside.open(errors="replace") as file:
+        cells = file.readline().split("\t")
+    return f": line {cells[0]}: {cells[1]}; see {aside}" if len(cells) > 1 else ": it is empty"
 
 
 def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFrame]:
     """Values of each column with their ids, most frequent first: pass one."""
     state = _read_state(work)
-    counts: dict[str, pl.DataFrame] = {}
+    none = {"value": pl.String, "n": pl.UInt32}
+    counted = [*recipe.columns, *([USERS] if recipe.user else [])]
+    counts = {c: pl.DataFrame(schema=none) for c in counted}
     if "counts" in state:
-        counts = {
-            c: pl.read_parquet(work / f"{c}.{state['counts']}.counts") for c in recipe.columns
-        }
+        counts = {c: pl.read_parquet(work / f"{c}.{state['counts']}.counts") for c in counted}
     if state["pass"] == 1:
         for k, chunk in enumerate(
             progress(source, "counting", state["position"], state["line"]), 1
         ):
             frame, lines, _ = _clean(chunk, recipe)
-            frame = frame.filter(pl.Series(_part(lines, seed) == 0))
-            for c in recipe.columns:
-                new = frame.select(value=c).group_by("value").agg(pl.len().alias("n"))
-                old = counts.get(c)
-                if old is not None:
-                    new = pl.concat([old, new]).group_by("value").agg(pl.col("n").sum())
-                counts[c] = new
+            training = frame.filter(pl.Series(_part(lines, seed) == 0))
+            keys = {USERS: frame[recipe.user]} if recipe.user else {}
+            for c, values in ({c: training[c] for c in recipe.columns} | keys).items():
+                new = pl.DataFrame({"value": values}).group_by("value").agg(pl.len().alias("n"))
+                both = pl.concat([counts[c], new], how="vertical_relaxed")
+                counts[c] = both.group_by("value").agg(pl.col("n").sum())
             state |= {"position": chunk.position, "line": chunk.next_line}
             if k % 8 == 0:
                 _save_counts(work, counts, state)
         done = {"pass": 2, "position": 0, "line": 0, "rows": [0, 0, 0], "aside": 0}
         _save_counts(work, counts, state, then=done)
-    return {
+    vocabulary = {
         c: counts[c]
         .filter(pl.col("n") >= recipe.min_count)
         .sort(["n", "value"], descending=[True, False])
@@ -211,6 +171,10 @@ def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFr
         .select("value", pl.col("id").cast(pl.Int32))
         for c in recipe.columns
     }
+    if recipe.user:  # every user has a key, seen in training or not
+        known = counts[USERS].sort("value").with_row_index("id")
+        vocabulary[USERS] = known.select("value", pl.col("id").cast(pl.Int64))
+    return vocabulary
 
 
 def _save_counts(
@@ -234,27 +198,28 @@ def _save_counts(
 def _write(source, recipe: Recipe, work: Path, seed: int, vocabulary) -> tuple[list[int], int]:
     """Ids and labels, appended chunk by chunk: pass two."""
     state = _read_state(work)
-    widths = {"ids": 4 * len(recipe.columns), "values": 4}
     files = {}
     try:
         for k, part in enumerate(SPLITS):
-            for kind, width in widths.items():
-                files[part, kind] = _reopen(work / f"{part}.{kind}", state["rows"][k] * width)
+            for kind, (width, dtype) in _columns(recipe).items():
+                bytes_a_row = width * np.dtype(dtype).itemsize
+                files[part, kind] = _reopen(work / f"{part}.{kind}", state["rows"][k] * bytes_a_row)
         files["aside"] = _reopen(work / "rejected.tsv", state["aside"])
         for chunk in progress(source, "writing", state["position"], state["line"]):
             frame, lines, rejected = _clean(chunk, recipe)
             ids = np.empty((frame.height, len(recipe.columns)), np.int32)
             for j, c in enumerate(recipe.columns):
-                known = frame.select(value=c).join(
-                    vocabulary[c], on="value", how="left", maintain_order="left"
-                )
-                ids[:, j] = known["id"].fill_null(0).to_numpy()
-            labels = frame[recipe.label].cast(pl.Float32).to_numpy()
+                ids[:, j] = _ids(frame[c], vocabulary[c])
+            columns = {"ids": ids, "values": frame[recipe.label].cast(pl.Float32).to_numpy()}
+            if recipe.user:
+                nobody = (frame[recipe.user] == "").to_numpy()
+                keys = _ids(frame[recipe.user], vocabulary[USERS]).astype(np.int64)
+                columns["users"] = np.where(nobody, -1 - lines, keys)  # groups of one row
             part_of = _part(lines, seed)
             for k, part in enumerate(SPLITS):
                 mine = part_of == k
-                files[part, "ids"].write(ids[mine].tobytes())
-                files[part, "values"].write(labels[mine].tobytes())
+                for kind, column in columns.items():
+                    files[part, kind].write(column[mine].tobytes())
                 state["rows"][k] += int(mine.sum())
             for number, reason, text in rejected:
                 files["aside"].write(f"{number + 1}\t{reason}\t{text}\n".encode())
@@ -271,6 +236,12 @@ def _write(source, recipe: Recipe, work: Path, seed: int, vocabulary) -> tuple[l
     return state["rows"], state.get("rejected", 0)
 
 
+def _ids(values: pl.Series, vocabulary: pl.DataFrame) -> Int[np.ndarray, " n"]:
+    """The id of each value; 0 where it has none."""
+    known = values.to_frame("value").join(vocabulary, on="value", how="left", maintain_order="left")
+    return known["id"].fill_null(0).to_numpy()
+
+
 def _clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, np.ndarray, list]:
     """Rows with a 0/1 label and whole numbers where they belong; integers become buckets."""
     frame = chunk.frame.with_columns(pl.all().fill_null(""))
@@ -280,9 +251,8 @@ def _clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, np.ndarray, list
         pl.when(bad_label).then(pl.lit("label is not 0 or 1")).otherwise(pl.lit("")).alias("r")
     )["r"]
     for c, number in numbers.items():
-        wrong = ((number.is_null() & (frame[c] != "")) | (number != number.floor())).fill_null(
-            False
-        )
+        whole = number.is_finite() & (number == number.floor()) & (number.abs() < 2**53)
+        wrong = (frame[c] != "") & ~whole.fill_null(False)  # "nan", "inf" and "1e400" as well
         reasons = pl.select(
             pl.when((reasons == "") & wrong)
             .then(pl.lit(f"{c} is not a whole number"))
@@ -323,26 +293,6 @@ def _part(lines: np.ndarray, seed: int) -> np.ndarray:
     return np.where(digit < 8, 0, digit.astype(np.int64) - 7)
 
 
-def splitmix(lines: Int[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
-    """A hash of each line number (splitmix64): it depends neither on chunks nor on other lines."""
-    with np.errstate(over="ignore"):
-        z = (lines.astype(np.uint64) + np.uint64(seed * 0x632BE5AB + 1)) * np.uint64(
-            0x9E3779B97F4A7C15
-        )
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
-
-
-def progress(source, what: str, position: int = 0, line: int = 0) -> Iterable[Chunk]:
-    """The chunks of a source from a position on, with a bar where it takes long."""
-    with tqdm(total=source.size, unit="B", unit_scale=True, desc=what, initial=position,
-              delay=2, leave=False) as bar:  # fmt: skip
-        for chunk in source.chunks(position, line):
-            yield chunk
-            bar.update(chunk.position - bar.n)
-
-
 def _read_state(work: Path) -> dict:
     path = work / "state.json"
     fresh = {"pass": 1, "position": 0, "line": 0}
@@ -361,20 +311,3 @@ def _reopen(path: Path, length: int):
     file.truncate(length)
     file.seek(length)
     return file
-
-
-def finish_npy(path: Path, shape: tuple[int, ...], dtype: str) -> None:
-    """Put the .npy header before the raw rows at ``path``, in a copy NAME.npy that streams."""
-    target = path.with_name(path.name + ".npy")
-    with target.open("wb") as out, path.open("rb") as raw:
-        header = {"descr": dtype, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_2_0(out, header)
-        shutil.copyfileobj(raw, out, 16 << 20)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -5,7 +5,7 @@ On disk a log is a folder::
     schema.json                      fields, labels, user key
     train.ids.npy  train.values.npy  valid.*  test.*
     events.ids.npy  events.times.npy train.spans.npy  train.times.npy  ...   with sequences
-    train.users.npy  ...             where the user key is not a field
+    train.users.npy  ...             the users' own keys
     notes.json                       rows, rejected rows, source, licence: how it was made
 
 ``ids`` (n, categorical) int32; ``values`` (n, numeric + labels) float32 holds the numeric fields,
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import validation
 from .schema import Schema
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Split:
 
     spans: [start, stop) of each row's history in ``events``; length: the most recent events of it
     that are used. times: seconds at which the row's response was asked for, on the events' clock.
-    users: key of grouped metrics where no field holds it.
+    users: the users' own keys, for grouped metrics. mapped: whether the columns are memory-mapped
+    from a store, whose values were checked when it was written.
     """
 
     ids: Int[Tensor, "n C"]
@@ -81,6 +83,7 @@ class Split:
     users: Int[Tensor, " n"] | None = None
     events: Events | None = None
     length: int = 0
+    mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -133,7 +136,8 @@ class Split:
 class Log:
     """A click log in three parts. ``truth`` holds what a generator knows (None for real data).
 
-    Raises ValueError when a part does not have the columns that the schema asks for.
+    Raises ValueError in one line when a part is empty, lacks a column of the schema, or holds ids
+    outside their field, values that are not finite, or spans outside the events.
     """
 
     name: str
@@ -145,23 +149,8 @@ class Log:
     notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        sequences = len(self.schema.sequences)
         for part in SPLITS:
-            split = getattr(self, part)
-            want = (
-                len(self.schema.categorical),
-                len(self.schema.numeric) + len(self.schema.labels),
-                sequences,
-            )
-            events = split.events.ids.shape[1] if split.events and len(split.events.ids) else 0
-            have = (split.ids.shape[1], split.values.shape[1], events)
-            if want != have:
-                raise ValueError(
-                    f"{self.name}.{part}: the schema asks for {want} id, value and event columns, "
-                    f"found {have}"
-                )
-            if sequences and (split.spans is None or split.spans.shape != (len(split), 2)):
-                raise ValueError(f"{self.name}.{part}: histories need spans of shape (n, 2)")
+            validation.split(f"{self.name}.{part}", self.schema, getattr(self, part))
 
     @property
     def events(self) -> Events | None:
@@ -169,9 +158,14 @@ class Log:
         return self.train.events
 
     def user(self, part: str) -> Int[Tensor, " n"] | None:
-        """The user key of every row of a part, for grouped metrics; None where there is none."""
+        """The user key of every row of a part, for grouped metrics; None where there is none.
+
+        The users' own keys where the log has them, else the ids of the schema's user field.
+        """
         split, column = getattr(self, part), self.schema.user_column
-        return split.users if column is None else split.ids[:, column]
+        if split.users is not None or column is None:
+            return split.users
+        return split.ids[:, column]
 
     def __repr__(self) -> str:
         rows = " / ".join(f"{len(getattr(self, p)):,}" for p in SPLITS)
@@ -195,18 +189,19 @@ def from_arrays(
     """A log from matrices in memory; ``part`` (n,) holds 0 train, 1 valid, 2 test.
 
     events: ids (E, sequences) and seconds (E,) or None; spans (n, 2) point into it. times (n,):
-    seconds of the rows. users (n,): user key where it is not a field. extra: truth, notes.
-    Raises ValueError for spans outside the events.
+    seconds of the rows. users (n,): the users' own keys, integers. extra: truth, notes.
+    Raises ValueError as `Log` does, for columns of another length than ``part``, for an unknown part,
+    and for ids, spans, times or keys that are not whole numbers.
     """
-    if spans is not None and len(spans):
-        low, high = spans.min(), spans.max()
-        if low < 0 or high > len(events[0]) or (spans[:, 0] > spans[:, 1]).any():
-            raise ValueError(
-                f"{name}: spans must be 0 <= start <= stop <= {len(events[0]):,} events"
-            )
+    optional = {"spans": spans, "times": times, "users": users}
+    validation.parts(name, part, {"ids": ids, "values": values} | optional)
+    of_events = dict(zip(("event ids", "event times"), events or (), strict=False))
+    for column, array in ({"ids": ids} | optional | of_events).items():
+        if array is not None:
+            dtype = np.int32 if column.endswith("ids") else np.int64
+            validation.whole(f"{name}: {column}", array, dtype)
     if events is not None:
         events = Events(_tensor(events[0], np.int32), _tensor(events[1], np.int64))
-    optional = {"spans": spans, "times": times, "users": users}
     splits = [
         Split(
             _tensor(ids[part == k], np.int32),
@@ -261,6 +256,7 @@ def open_store(folder: Path, name: str | None = None) -> Log:
             **{n: _map(folder / f"{part}.{n}.npy") for n in OPTIONAL},
             events=events,
             length=schema.length,
+            mapped=True,
         )
         for part in SPLITS
     ]

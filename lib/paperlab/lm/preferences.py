@@ -1,16 +1,15 @@
 """Preference pairs: a prompt, the response that was preferred, and the one that was not.
 
 Pairs of text come from known data sets (`load`) or from a file of one's own (`from_jsonl`), pairs of
-symbols with known truth from `paperlab.align.toys`. Both become `Preferences`: tuples of token ids.
-A vocabulary is its symbols 0..symbols-1 (text: the 256 bytes), then end-of-text, then padding. Every
-response ends with end-of-text, unless it was cut.
+symbols with known truth from `paperlab.align.worlds.toys`. Both become `Preferences`: tuples of token
+ids. A vocabulary is its symbols 0..symbols-1 (text: the 256 bytes), then end-of-text, then padding.
+Every response ends with end-of-text, unless it was cut. In a batch an empty prompt is end-of-text, so
+that the first token of a response is always predicted from a token before it.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -72,8 +71,11 @@ def collate(
 ) -> PairBatch:
     """Rows [prompt, chosen] and then [prompt, rejected], padded to the longest or to ``length``.
 
-    side: where the padding goes. Raises ValueError when a row is longer than ``length``.
+    side: where the padding goes.
+    Raises ValueError when there is no pair, a token is no integer, or a row is longer than ``length``.
     """
+    if not pairs:
+        raise ValueError("a batch needs at least one pair")
     if side not in ("right", "left"):
         raise ValueError(f"side must be right or left, not {side!r}")
     rows = [(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs]
@@ -86,7 +88,10 @@ def collate(
     for k, (prompt, response) in enumerate(rows):
         size = len(prompt) + len(response)
         start = 0 if side == "right" else length - size
-        ids[k, start : start + size] = torch.tensor((*prompt, *response))
+        tokens = torch.tensor((*prompt, *response))
+        if size and tokens.is_floating_point():
+            raise ValueError("tokens must be integers")
+        ids[k, start : start + size] = tokens
         attention[k, start : start + size] = True
         mask[k, start + len(prompt) : start + size] = True
     return PairBatch(ids, attention, mask, torch.tensor(list(index or range(len(pairs)))))
@@ -131,9 +136,24 @@ class Preferences:
     def take(
         self, index: Iterable[int], side: str = "right", length: int | None = None
     ) -> PairBatch:
-        """The pairs with these numbers as a batch: see `collate`."""
+        """The pairs with these numbers as a batch: see `collate`. An empty prompt is end-of-text.
+
+        Raises IndexError for a number outside 0..len-1, ValueError for a token that is not in the
+        vocabulary.
+        """
         index = [int(i) for i in index]
-        return collate([self.pairs[i] for i in index], self.pad, side, length, index)
+        if index and not 0 <= min(index) <= max(index) < len(self):
+            wrong = next(i for i in index if not 0 <= i < len(self))
+            raise IndexError(f"{self.name} has pairs 0..{len(self) - 1}, not {wrong}")
+        rows = [self.pairs[i] for i in index]
+        rows = [p if p.prompt else p._replace(prompt=(self.eos,)) for p in rows]
+        batch = collate(rows, self.pad, side, length, index)
+        low, high = (int(edge) for edge in batch.ids.aminmax())
+        if low < 0 or high >= max(self.vocabulary, self.pad + 1):
+            raise ValueError(
+                f"{self.name}: tokens must lie in 0..{self.vocabulary - 1}, got {low}..{high}"
+            )
+        return batch
 
     def loader(
         self, batch_size: int, seed: int | None = None, side: str = "right"
@@ -222,8 +242,14 @@ def _uniform(seed: int, prompt: tuple[int, ...]) -> float:
 def from_text(
     name: str, texts: Iterable[tuple[str, str, str]], problems: Iterable[tuple[int, str]] = ()
 ) -> Preferences:
-    """Pairs of (prompt, chosen, rejected) as UTF-8 bytes."""
-    encoded = (tuple(tuple(part.encode()) for part in row) for row in texts)
+    """Pairs of (prompt, chosen, rejected) as UTF-8 bytes.
+
+    Raises ValueError for a text that is not valid Unicode.
+    """
+    try:
+        encoded = [tuple(tuple(part.encode()) for part in row) for row in texts]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: a text is not valid Unicode ({error.reason})") from None
     pairs = tuple(Pair(p, (*c, BYTES), (*r, BYTES)) for p, c, r in encoded)
     return Preferences(name, pairs, BYTES, problems=tuple(problems))
 
@@ -231,161 +257,29 @@ def from_text(
 def from_jsonl(path: str | Path) -> Preferences:
     """A file with an object of texts ``prompt``, ``chosen``, ``rejected`` in each line; .gz too.
 
-    Each line that is not one is warned of with its number and left out. Raises FileNotFoundError, or
-    ValueError when no line is left.
+    Each line that is not one gets a warning with its number and is left out. Raises
+    FileNotFoundError, or ValueError when no line is left.
     """
+    from ..data.formats import preferences
+
     path = Path(path)
-    rows = (_read(line, ("prompt", "chosen", "rejected")) for line in _lines(path))
-    found = _gather(path.name, (r if isinstance(r, str) else _checked(r) for r in rows))
-    for number, reason in found.problems:
+    found = preferences.from_lines(path)
+    for number, reason in found.set_aside:
         warnings.warn(f"{path.name}, line {number}: {reason}", stacklevel=2)
-    return found
+    return from_text(found.name, found.rows, found.set_aside)
 
 
 def load(name: str, **options) -> Preferences:
-    """A data set of pairs by its name in the catalogue; its files are found or downloaded.
+    """Load a data set of preferences by its name in the catalogue, as pairs of UTF-8 bytes.
 
-    hh-rlhf-harmless-test; hh-rlhf-harmless and hh-rlhf-helpful (``part``: train or test);
-    alpaca-eval-preferences (``seed``, ``per_prompt`` >= 1 pairs, ``least`` in [0, 1]: the smallest
-    difference of the two win rates); ultrafeedback (``part``). Dialogues are written as HH writes
-    them. Raises ValueError for an unknown name or option, FileNotFoundError where there is no copy
-    and no network, with where to get the files and where to put them.
+    options: those of the set's loader. Dialogues are written as HH-RLHF writes them.
+    Raises ValueError for an unknown name or option, or a set of another kind; FileNotFoundError as
+    `paperlab.data.load` does.
     """
-    if name not in READERS:
-        raise ValueError(f"name must be one of {', '.join(READERS)}, not {name!r}")
-    reader = READERS[name]
-    takes = reader.__code__.co_varnames[1 : reader.__code__.co_argcount]
-    wrong = sorted(set(options) - set(takes))
-    if wrong:
-        raise ValueError(f"{name} takes {', '.join(takes) or 'no options'}, not {', '.join(wrong)}")
-    from ..data import catalogue
+    from .. import data
 
-    return reader(catalogue.entry(name), **options)
-
-
-def _hh_test(entry) -> Preferences:
-    from ..data import fetch
-
-    local = fetch.local_form(entry)
-    if not local:
-        return _hh_file(entry.name, fetch.official(entry, "test.jsonl.gz"))
-    import polars as pl
-
-    rows = pl.read_parquet(next(iter(local.values()))).iter_rows()
-    return _gather(entry.name, (_dialogue(*row) for row in rows))
-
-
-def _hh(entry, part: str = "train") -> Preferences:
-    from ..data import fetch
-
-    return _hh_file(f"{entry.name}-{part}", fetch.official(entry, f"{_part(part)}.jsonl.gz"))
-
-
-def _hh_file(name: str, path: Path) -> Preferences:
-    rows = (_read(line, ("chosen", "rejected")) for line in _lines(path))
-    return _gather(name, (r if isinstance(r, str) else _dialogue(*r) for r in rows))
-
-
-def _alpaca(entry, seed: int = 0, per_prompt: int = 4, least: float = 0.3) -> Preferences:
-    from ..data import fetch
-
-    if per_prompt < 1 or not 0 <= least <= 1:
-        raise ValueError(f"per_prompt must be >= 1 and least in 0..1, got {per_prompt}, {least}")
-    local = fetch.local_form(entry)
-    if not local:
-        raise fetch.missing(entry)
-    import polars as pl
-
-    prompts = pl.read_parquet(local["prompts.parquet"]).sort("prompt_id")
-    answers = pl.read_parquet(local["responses.parquet"]).sort("prompt_id", "model")
-    by_prompt = answers.partition_by("prompt_id", as_dict=True, maintain_order=True)
-    draw, texts = torch.Generator().manual_seed(seed), []
-    for number, instruction in prompts.select("prompt_id", "instruction").iter_rows():
-        mine = by_prompt[number,].select("output", "p_beats_reference").rows()
-        order = torch.randperm(len(mine), generator=draw).tolist()
-        couples = [(mine[a], mine[b]) for a, b in zip(order[::2], order[1::2], strict=False)]
-        apart = [c for c in couples if abs(c[0][1] - c[1][1]) >= max(least, 1e-9)]
-        for couple in apart[:per_prompt]:  # disjoint, so that no response is in two pairs
-            (lost, _), (won, _) = sorted(couple, key=lambda answer: answer[1])
-            texts.append(_checked((_ask(instruction), f" {won}", f" {lost}")))
-    return _gather(entry.name, texts)
-
-
-def _ultrafeedback(entry, part: str = "train") -> Preferences:
-    from ..data import fetch
-
-    path = fetch.official(entry, f"{_part(part)}_prefs-00000-of-00001.parquet")
-    import polars as pl
-
-    rows = pl.read_parquet(path).select("prompt", "chosen", "rejected").iter_rows()
-    texts = (
-        _checked((_ask(p), f" {c[-1]['content']}", f" {r[-1]['content']}")) for p, c, r in rows
-    )
-    return _gather(f"{entry.name}-{part}", texts)
-
-
-READERS = {
-    "hh-rlhf-harmless-test": _hh_test,
-    "hh-rlhf-harmless": _hh,
-    "hh-rlhf-helpful": _hh,
-    "alpaca-eval-preferences": _alpaca,
-    "ultrafeedback": _ultrafeedback,
-}
-
-
-def _part(part: str) -> str:
-    if part not in ("train", "test"):
-        raise ValueError(f"part must be train or test, not {part!r}")
-    return part
-
-
-def _ask(instruction: str) -> str:
-    return f"\n\nHuman: {instruction}\n\nAssistant:"
-
-
-def _dialogue(chosen: str, rejected: str) -> tuple[str, str, str] | str:
-    """Two whole dialogues as prompt and last answers, or why they are not a pair."""
-    mark = "\n\nAssistant:"
-    cut = chosen.rfind(mark) + len(mark)
-    if cut < len(mark) or rejected[: rejected.rfind(mark) + len(mark)] != chosen[:cut]:
-        return "the two dialogues differ before their last answer"
-    return _checked((chosen[:cut], chosen[cut:], rejected[cut:]))
-
-
-def _checked(row: tuple[str, str, str]) -> tuple[str, str, str] | str:
-    if not (row[1].strip() and row[2].strip()):
-        return "a response is empty"
-    return "the two responses are the same" if row[1] == row[2] else row
-
-
-def _lines(path: Path) -> Iterable[bytes]:
-    from ..data import fetch
-
-    with fetch.reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        yield from file
-
-
-def _read(line: bytes, fields: Sequence[str]) -> tuple[str, ...] | str:
-    """The texts of one line, or what is wrong with it."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return "not JSON"
-    if not isinstance(found, dict):
-        return "not an object"
-    bad = [f for f in fields if not isinstance(found.get(f), str)]
-    return f"{', '.join(bad)} missing or not text" if bad else tuple(found[f] for f in fields)
-
-
-def _gather(name: str, rows: Iterable[tuple[str, str, str] | str]) -> Preferences:
-    """Good rows as pairs; the others as problems, with their numbers from 1."""
-    good, problems = [], []
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, str):
-            problems.append((number, row))
-        else:
-            good.append(row)
-    if not good:
-        first = f", the first: {problems[0][1]}" if problems else ""
-        raise ValueError(f"{name} has no pair: {len(problems)} lines, none of them good{first}")
-    return from_text(name, good, problems)
+    known = [e.name for e in data.catalogue.entries().values() if e.kind == "preferences"]
+    if name not in known:
+        raise ValueError(f"name must be one of {', '.join(known)}, not {name!r}")
+    found = data.load(name, **options)
+    return from_text(found.name, found.rows, found.set_aside)

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data import catalogue, fetch
 from .worlds.funnel import CLICK, FOLLOW, GIFT, FunnelModel
 from .worlds.live import LiveModel
 
 if TYPE_CHECKING:
     import polars as pl
 
-PARTS = ("explicit", "pure", "1k", "27k")
 GIFTS_PER_CLICK = 72_646 / 4_909_515  # KuaiLive
 EXPOSURES = 60  # a pair is followed for so long, from a stranger, under uniform boosts
 REQUEST = 8  # videos: turns a user's exposures into requests
@@ -51,7 +49,9 @@ def targets(part: str = "explicit") -> dict[str, float]:
     """
     import polars as pl
 
-    events, users, authors = _tables(part)
+    from ..data.sets import kuairand
+
+    events, users, authors = kuairand.tables(part)
     click, follow = pl.col("is_click"), pl.col("is_follow")
     rates = events.select(click.mean(), (follow * click).sum() / click.sum()).collect()
     found = {"clicks per exposure": rates[0, 0], "follows per click": rates[0, 1]}
@@ -114,29 +114,3 @@ def _freshness(live: LiveModel) -> np.ndarray:
     chain = live.transitions(discount=1.0).mean(0)
     visits = np.linalg.inv(np.eye(len(chain)) - chain)[live.starts()]
     return visits @ (live.v / live.video_seconds[live.group]) / visits.sum(1)
-
-
-def _tables(part: str) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame | None]:
-    """Events, users and, in the official parts, the videos' authors."""
-    import polars as pl
-
-    if part not in PARTS:
-        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
-    entry = catalogue.entry("kuairand")
-    if part == "explicit":
-        names = ("kuairand27k_explicit_kcore15.parquet", "kuairand_pure_user_features.parquet")
-        found = fetch.local_form(entry, *names)
-        if found is None:
-            raise fetch.missing(entry, *names)
-        return *(pl.scan_parquet(found[n]) for n in names), None
-    mine = [
-        f.name
-        for f in entry.files
-        if f.name.removesuffix(".csv").split("_part")[0].endswith(f"_{part}")
-    ]
-    paths = {n: fetch.official(entry, n) for n in mine}
-    logs = [p for n, p in paths.items() if n.startswith("log_")]
-    users, videos = (
-        pl.scan_csv(paths[f"{n}_{part}.csv"]) for n in ("user_features", "video_features_basic")
-    )
-    return pl.scan_csv(logs), users, videos.select("video_id", "author_id")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from . import fetch
-from .catalogue import Entry
+from .. import fetch
+from ..catalogue import Entry
+from . import parquet
 
 LARGEST = 1 << 30  # bytes of a table in an archive: those of ml-1m have 24 MB at most
 
@@ -23,8 +24,8 @@ def tables(entry: Entry) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Ratings (user_id, item_id, rating, timestamp in s), users, and items with their genres."""
     found = fetch.local_form(entry) if entry.local else None
     if found:
-        ratings, users, items = (
-            pl.read_parquet(found[f"{n}.parquet"]) for n in ("ratings", "users", "items")
+        ratings, users, items = parquet.local(
+            entry, *(f"{n}.parquet" for n in ("ratings", "users", "items"))
         )
         items = items.rename({"class": "genres"} if "class" in items.columns else {})
         users = users.rename({"zip_code": "zip"} if "zip_code" in users.columns else {})

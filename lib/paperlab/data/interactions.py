@@ -1,0 +1,152 @@
+"""Events out of raw rows: who met what and when, in numbers, dealt out by user into shares.
+
+The first pass of `next_items`: each share holds the whole history of its users and fits into memory.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from .sources import Chunk, progress, splitmix
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("tie", "<u4")])
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Which columns of a source say who met what and when.
+
+    time: a column of whole or broken numbers >= 0, or None where the rows are in order of time
+    already and no more is known. ticks: of that column in a second. window: seconds [from, to) in
+    which events can be; others are malformed. category: a column; an item has that of its first
+    event. only: (column, value) of the events that count.
+    """
+
+    user: str
+    item: str
+    time: str | None = None
+    category: str | None = None
+    ticks: int = 1
+    window: tuple[int, int] | None = None
+    only: tuple[str, str] | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a source must have."""
+        only = self.only and self.only[0]
+        return tuple(c for c in (self.user, self.item, self.time, self.category, only) if c)
+
+
+@dataclass
+class Dealt:
+    """What the first pass leaves beside the shares: their number, and what is known of items."""
+
+    shares: int
+    items: int
+    category: Int[np.ndarray, " codes"] | None  # of every item code; 0 where unknown
+    rejected: int
+
+
+class _Codes:
+    """Numbers of texts from 1, in order of first appearance; the empty text is 0."""
+
+    def __init__(self):
+        schema = {"text": pl.String, "code": pl.Int32}
+        self.table = pl.DataFrame({"text": [""], "code": [0]}, schema)
+
+    def __len__(self) -> int:
+        return self.table.height - 1
+
+    def __call__(self, texts: pl.Series) -> Int[np.ndarray, " n"]:
+        texts = texts.to_frame("text")
+        new = texts.unique(maintain_order=True)
+        new = new.join(self.table, on="text", how="anti", maintain_order="left")
+        new = new.with_row_index("code", offset=len(self) + 1)
+        new = new.select("text", pl.col("code").cast(pl.Int32))
+        self.table = pl.concat([self.table, new])
+        found = texts.join(self.table, on="text", how="left", maintain_order="left")
+        return found["code"].to_numpy()
+
+
+def deal(source, what: Interactions, work: Path, seed: int) -> Dealt:
+    """Every event into the file of its user's share, in numbers; malformed rows into rejected.tsv."""
+    users, items, categories = _Codes(), _Codes(), _Codes()
+    of_item: list[np.ndarray] = []
+    shares, rejected = 1 + (source.size_in_memory >> 26), 0
+    with ExitStack() as stack:
+        files = [stack.enter_context((work / f"{k}.share").open("wb")) for k in range(shares)]
+        aside = stack.enter_context((work / "rejected.tsv").open("wb"))
+        for chunk in progress(source, "dealing out"):
+            frame, lines, bad = _clean(chunk, what)
+            for number, reason, text in bad:
+                aside.write(f"{number + 1}\t{reason}\t{text}\n".encode())
+            rejected += len(bad)
+            known, events = len(items), np.zeros(frame.height, EVENT)
+            events["user"], events["item"] = users(frame["user"]), items(frame["item"])
+            events["time"] = frame["time"].to_numpy() if what.time else lines
+            events["tie"] = splitmix(lines, seed) >> np.uint64(32)
+            if what.category:  # of the items that are new
+                item, first = np.unique(events["item"], return_index=True)
+                of_item.append(categories(frame["category"])[first[item > known]])
+            share = events["user"] % shares
+            for k, file in enumerate(files):
+                file.write(events[share == k].tobytes())
+    if not rejected:
+        (work / "rejected.tsv").unlink()
+    category = None
+    if what.category:
+        category = np.concatenate([[0], *of_item]).astype(np.int32)
+    elif hasattr(source, "categories"):
+        leaves = items.table.join(
+            source.categories(items.table["text"]), left_on="text", right_on="item",
+            how="left", maintain_order="left",
+        )  # fmt: skip
+        category = categories(leaves["category"].fill_null(""))
+    return Dealt(shares, len(items), category, rejected)
+
+
+def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, list]:
+    """Columns user, item, time (ticks), category of the events that count; and what was refused."""
+    columns = {n: getattr(what, n) for n in ("user", "item", "time", "category")}
+    frame = chunk.frame.select(
+        *(pl.col(c).fill_null("").alias(n) for n, c in columns.items() if c),
+        *([pl.col(what.only[0]).alias("only")] if what.only else []),
+    ).with_columns(line=pl.Series(chunk.lines))
+    reasons = [pl.when(pl.col(c) == "").then(pl.lit(f"no {c}")) for c in ("user", "item")]
+    if what.time:
+        frame = frame.with_columns(
+            text=pl.col("time"), time=pl.col("time").cast(pl.Float64, strict=False)
+        )
+        is_time = pl.col("time").is_finite() & (pl.col("time") >= 0) & (pl.col("time") < 2**53)
+        low, high = (t * what.ticks for t in what.window or (0, 2**53 // what.ticks))
+        reasons += [
+            pl.when(~is_time.fill_null(False)).then(pl.lit("time is not a number >= 0")),
+            pl.when(~pl.col("time").is_between(low, high, "left")).then(
+                pl.lit("time is outside the data's own window")
+            ),
+        ]
+    frame = frame.with_columns(reason=pl.coalesce(*reasons, pl.lit("")))
+    lost = frame.filter(pl.col("reason") != "")
+    rejected = list(chunk.rejected)
+    if lost.height:
+        rows = chunk.frame.filter(frame["reason"] != "").iter_rows()
+        rejected += [
+            (line, reason, "\t".join(map(str, row)))
+            for line, reason, row in zip(lost["line"], lost["reason"], rows, strict=True)
+        ]
+    good = pl.col("reason") == ""
+    if what.only:
+        good &= pl.col("only") == what.only[1]
+    frame = frame.filter(good)
+    if what.time:
+        frame = frame.with_columns(pl.col("time").cast(pl.Int64))
+    return frame, frame["line"].to_numpy(), rejected

@@ -1,0 +1,100 @@
+"""KuaiRand: clicks on short videos; likes of a dense core of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from .. import catalogue, fetch, next_items
+from ..catalogue import Entry
+from ..formats import parquet
+from ..interactions import Interactions
+from ..next_items import LENGTH
+from ..sources import Chunk, FrameSource, TextSource
+from ..store import Log
+
+Part = Literal["explicit", "pure", "1k", "27k"]
+EXPLICIT = "kuairand27k_explicit_kcore15.parquet"
+USERS = "kuairand_pure_user_features.parquet"
+EVENTS = ("user_id", "video_id", "time_ms", "is_click")
+
+
+def load(
+    entry: Entry,
+    *,
+    part: Part = "explicit",
+    length: int = LENGTH,
+    negatives: Literal["uniform", "popular"] = "uniform",
+    seed: int = 0,
+) -> Log:
+    """The next-item log; events are clicks, or, in the explicit-feedback part, likes.
+
+    length: most recent events of a history that a row uses.
+    negatives: how those of the test part are drawn.
+    seed: of ties in time and of negatives.
+    """
+    if part == "explicit":
+        source, only = FrameSource(*parquet.local(entry, EXPLICIT)), ("label", "1")
+    else:
+        logs = _official(entry, part, "log_standard")
+        (videos,) = _official(entry, part, "video_features_basic")
+        source, only = VideoLogs(logs, videos), ("is_click", "1")
+    what = Interactions("user_id", "video_id", "time_ms", ticks=1000, only=only)
+    return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)
+
+
+def tables(part: Part) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame | None]:
+    """Events, users and, in the official parts, the videos' authors, as they are published.
+
+    Raises ValueError for an unknown part, FileNotFoundError that says which file to get.
+    """
+    entry = catalogue.entry("kuairand")
+    catalogue.one_of("kuairand", "part", part, get_args(Part))
+    if part == "explicit":
+        events, users = parquet.local(entry, EXPLICIT, USERS)
+        return events.lazy(), users.lazy(), None
+    logs, users, videos = (
+        pl.scan_csv(_official(entry, part, start))
+        for start in ("log_standard", "user_features", "video_features_basic")
+    )
+    return logs, users, videos.select("video_id", "author_id")
+
+
+def _official(entry: Entry, part: str, start: str) -> list[Path]:
+    """A part's files whose names start so, in order of time."""
+    pattern = rf"{start}.*_{part}(_part\d)?\.csv"
+    names = [f.name for f in entry.files if re.fullmatch(pattern, f.name)]
+    return [fetch.official(entry, n) for n in names]
+
+
+class VideoLogs:
+    """KuaiRand's logs, one file after another; categories from its table of videos."""
+
+    columns = EVENTS
+
+    def __init__(self, logs: list[Path], videos: Path):
+        self.logs = [TextSource.with_header(p, EVENTS) for p in logs]
+        self.videos = TextSource.with_header(videos, ("video_id", "tag")).path
+        self.size = self.size_in_memory = sum(log.size for log in self.logs)
+        self.stamp = " ".join(log.stamp for log in self.logs) + f" {videos.stat().st_size}"
+
+    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
+        """Lines and positions are counted through all files."""
+        for log in self.logs:
+            for chunk in log.chunks():
+                rejected = [(line + n, *rest) for n, *rest in chunk.rejected]
+                end, lines = position + chunk.position, chunk.lines + line
+                yield replace(chunk, lines=lines, rejected=rejected, position=end)
+            position, line = end, line + chunk.next_line
+
+    def categories(self, items: pl.Series) -> pl.DataFrame:
+        """The first tag of each video."""
+        tag = pl.col("tag").str.split(",").list.first()
+        videos = pl.scan_csv(self.videos, infer_schema=False).select(item="video_id", category=tag)
+        wanted = videos.join(items.to_frame("item").lazy(), on="item", how="semi")
+        return wanted.unique("item", keep="first").collect(engine="streaming")
