@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -91,14 +92,12 @@ class Draws:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        rows, skipped, self.start = len(next(iter(self.log.values()))), self.start, 0
-        while True:
+        rows, first, self.start = len(next(iter(self.log.values()))), self.start, 0
+        for step in count():
             draws = [torch.randint(rows, (self.batch_size,), generator=g) for g in generators]
-            if skipped > 0:
-                skipped -= 1
-                continue
-            drawn = torch.cat(draws)
-            yield {name: column[drawn] for name, column in self.log.items()}
+            if step >= first:
+                drawn = torch.cat(draws)
+                yield {name: column[drawn] for name, column in self.log.items()}
 
 
 class Lookup:

@@ -274,7 +274,7 @@ class FunnelModel:
         info = {name: getattr(seen, name) for name in ("click", "follow", "gift", "gap")}
         return seen.exact.copy(), seen.reward.astype(np.float64), seen.done, info
 
-    def observe(self, draw: np.random.Generator, state: Batch) -> Float[np.ndarray, "B 8"]:
+    def observe(self, draw: np.random.Generator | None, state: Batch) -> Float[np.ndarray, "B 8"]:
         """One-hot of k, then of z."""
         return np.concatenate([np.eye(K)[state // Z], np.eye(Z)[state % Z]], 1).astype(np.float32)
 

@@ -149,11 +149,11 @@ def count(
 
 def valid_actions(actions, shape: tuple[int, ...], n_actions: int) -> Int[np.ndarray, "*shape"]:
     """Actions as an array, or a ValueError that says which are allowed."""
-    array, allowed = np.asarray(actions), f"integers in 0..{n_actions - 1} of shape {shape}"
-    if array.shape != shape or array.dtype.kind not in "iu":
-        raise ValueError(f"actions must be {allowed}, got {actions!r}")
-    if array.min() < 0 or array.max() >= n_actions:
-        raise ValueError(f"actions must be {allowed}, got {array.min()}..{array.max()}")
+    array = np.asarray(actions)
+    right = array.shape == shape and array.dtype.kind in "iu"
+    if not (right and array.min() >= 0 and array.max() < n_actions):
+        what = f"integers in 0..{n_actions - 1} of shape {shape}"
+        raise ValueError(f"actions must be {what}, got {np.array2string(array, threshold=8)}")
     return array
 
 
