@@ -42,6 +42,7 @@ def log_of(P, R, rows=20_000, seed=1, rare=0.3):
 
 
 EVERY = {"obs": torch.eye(S)}
+ONE = log_of(*process(), rows=1)
 FAST = {"widths": (), "lr": 0.01, "gamma": GAMMA, "tau": 0.1}
 
 
@@ -178,10 +179,11 @@ def test_q_of_action_picks_along_the_last_axis():
             "temperature must be above 0 and finite, got 0.0",
         ),
         (lambda: DQN(S, lr=float("nan")), "lr must be above 0 and finite, got nan"),
-        (lambda: fit(DQN(S), {"obs": torch.eye(S), "done": torch.ones(2)}, steps=1), "one length"),
-        (lambda: fit(DQN(S), {"obs": torch.eye(0)}, steps=1), "one length, at least 1"),
+        (lambda: fit(DQN(S), ONE | {"done": torch.ones(2)}, steps=1), "one length, at least 1"),
+        (lambda: fit(DQN(S), {k: v[:0] for k, v in ONE.items()}, steps=1), "one length, at least"),
+        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=1), r"next_obs, done, lacks \['action'"),
         (lambda: OfflineAgent(copies=0), "copies must be at least 1, got 0"),
-        (lambda: fit(DQN(S), {"obs": torch.eye(S)}, steps=1, seed=[0, 1]), "seed must hold one"),
+        (lambda: fit(DQN(S), ONE, steps=1, seed=[0, 1]), "seed must hold one"),
         (lambda: OfflineAgent(gamma=-0.1), r"gamma must be in \[0, 1\)"),
     ],
 )

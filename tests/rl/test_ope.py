@@ -240,7 +240,7 @@ def test_weights_of_zero_say_nothing_and_are_warned_of():
         (lambda: ope.ncis(REWARD, RATIO, cap=0.0), "cap must be above 0, got 0.0"),
         (lambda: ope.ncis(REWARD, RATIO[:3]), "ratio must hold a finite number >= 0"),
         (lambda: ope.ncis(REWARD, RATIO, cap=np.nan), "cap must be above 0, got nan"),
-        (lambda: ope.ncis(REWARD * np.inf, RATIO), "reward must hold a finite number"),
+        (lambda: ope.ncis(REWARD + np.inf, RATIO), "reward must hold a finite number"),
         (lambda: ope.ncis(REWARD, RATIO * np.inf), "ratio must hold a finite number >= 0"),
         (lambda: ope.ncis(REWARD, -RATIO), "ratio must hold a finite number >= 0"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST, 1.5), r"gamma must be in \[0, 1\], got 1.5"),

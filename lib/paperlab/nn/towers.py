@@ -48,7 +48,7 @@ def group_index(tower: Int[Tensor, " B"], towers: int) -> GroupIndex:
 
 
 class GroupedMLP(nn.Module):
-    """Independent ELU MLPs, one a group, as batched products: (G, B, widths[0]) to (G, B, widths[-1])."""
+    """Independent ELU MLPs, one a group, as batched products. widths: input, hidden, output."""
 
     def __init__(self, groups: int, widths: Sequence[int]):
         super().__init__()

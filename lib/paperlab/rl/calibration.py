@@ -54,8 +54,8 @@ def targets(part: str = "explicit") -> dict[str, float]:
     events, users, authors = kuairand.tables(part)
     click, follow = pl.col("is_click"), pl.col("is_follow")
     rates = events.select(click.mean(), (follow * click).sum() / click.sum()).collect()
-    found = {"clicks per exposure": rates[0, 0], "follows per click": rates[0, 1]}
-    found["gifts per click"] = GIFTS_PER_CLICK
+    moments = {"clicks per exposure": rates[0, 0], "follows per click": rates[0, 1]}
+    moments["gifts per click"] = GIFTS_PER_CLICK
     active = pl.col("user_active_degree")
     band = pl.when(active.is_in([*BANDS])).then(active).otherwise(pl.lit("less active"))
     seconds = (
@@ -65,13 +65,15 @@ def targets(part: str = "explicit") -> dict[str, float]:
         .collect()
     )
     for name, value in seconds.sort("band").iter_rows():
-        found[f"seconds a video, {name}"] = value
+        moments[f"seconds a video, {name}"] = value
     if authors is not None:
         turn = pl.int_range(pl.len()).over("user_id")
         meetings = events.join(authors, on="video_id").sort("time_ms").with_columns(turn=turn)
         gap = pl.col("turn").diff().over("user_id", "author_id")
-        found["requests between exposures"] = meetings.select(gap.mean() / REQUEST).collect().item()
-    return found
+        moments["requests between exposures"] = (
+            meetings.select(gap.mean() / REQUEST).collect().item()
+        )
+    return moments
 
 
 def simulated(preset: dict[str, dict]) -> dict[str, float]:
@@ -88,29 +90,29 @@ def simulated(preset: dict[str, dict]) -> dict[str, float]:
     clicks, follows, gifts = (
         (flag[:, None, None] * uniform * spent).sum() for flag in (CLICK, FOLLOW, GIFT)
     )
-    found = {"clicks per exposure": clicks / EXPOSURES, "follows per click": follows / clicks}
-    found["gifts per click"] = gifts / clicks
+    moments = {"clicks per exposure": clicks / EXPOSURES, "follows per click": follows / clicks}
+    moments["gifts per click"] = gifts / clicks
     seconds = live.video_seconds * _freshness(live)
     for name, groups in BANDS.items():
-        found[f"seconds a video, {name}"] = seconds[list(groups)].mean()
-    found["requests between exposures"] = after @ funnel.gap_means / EXPOSURES
-    return found
+        moments[f"seconds a video, {name}"] = seconds[list(groups)].mean()
+    moments["requests between exposures"] = after @ funnel.gap_means / EXPOSURES
+    return moments
 
 
 def table(wanted: dict[str, float], preset: dict[str, dict]) -> pl.DataFrame:
     """target | simulated | relative error, a moment a row."""
     import polars as pl
 
-    found = simulated(preset)
+    moments = simulated(preset)
     rows = [
-        {"moment": k, "target": v, "simulated": found[k], "relative error": found[k] / v - 1}
+        {"moment": k, "target": v, "simulated": moments[k], "relative error": moments[k] / v - 1}
         for k, v in wanted.items()
     ]
     return pl.DataFrame(rows)
 
 
 def _freshness(live: LiveModel) -> np.ndarray:
-    """By group: a page's video seconds as a share of an unsatiated user's, in sessions under a coin."""
+    """By group: a page's video seconds as a share of an unsatiated user's, actions by a coin."""
     chain = live.transitions(discount=1.0).mean(0)
     visits = np.linalg.inv(np.eye(len(chain)) - chain)[live.starts()]
     return visits @ (live.v / live.video_seconds[live.group]) / visits.sum(1)

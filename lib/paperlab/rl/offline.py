@@ -35,6 +35,7 @@ class OfflineAgent(L.LightningModule):
     Raises ValueError for values out of range.
     """
 
+    columns: tuple[str, ...] = ("obs", "action", "reward", "next_obs", "done")  # of the log
     select = None  # no validation part: the last weights stay
 
     def __init__(self, gamma: float = 0.9, lr: float = 1e-3, copies: int = 1):
@@ -54,7 +55,11 @@ class OfflineAgent(L.LightningModule):
         return {"optimizer": adam, "lr_scheduler": {"scheduler": falls, "interval": "step"}}
 
     def check(self, log: Log) -> None:
-        """Refuse an empty or ragged log."""
+        """Raise ValueError for a log that lacks a column, is empty or ragged."""
+        if missing := [name for name in self.columns if name not in log]:
+            raise ValueError(
+                f"log must have the columns {', '.join(self.columns)}, lacks {missing}"
+            )
         lengths = {name: len(column) for name, column in log.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise ValueError(f"log must have columns of one length, at least 1, got {lengths}")
@@ -114,7 +119,7 @@ class Lookup:
 
 
 class States(Lookup):
-    """A `Lookup` that stays one in a batch, so that a network computes every distinct state once."""
+    """A `Lookup` that stays one in a batch, so that a network computes a distinct state once."""
 
     def __getitem__(self, rows: Int[Tensor, " B"]) -> States:
         return States(self.table, self.index[rows])

@@ -156,6 +156,8 @@ class RLIVUA(OfflineAgent):
     Raises ValueError for values out of range.
     """
 
+    columns = ("obs", "action", "next_obs", "done", *TASKS)
+
     def __init__(
         self,
         d_obs: int,

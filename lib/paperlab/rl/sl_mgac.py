@@ -13,10 +13,10 @@ with Q' from a peer: two pairs of critics learn in turn, each the other's target
 softmax(2 min_j Q_j) and serves alone.
 
 Architecture, constants and losses are those of the authors' research code; the paper's own tables
-were not at hand. What differs: the bucket probabilities p (the released critic reads the OBSERVED bucket,
-``leaky=True``), a dense encoder in place of sequence attention, LayerNorm without weights (the linear
-layer after it has them), means instead of sums in the losses, initial weights, the option
-``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
+were not at hand. What differs: the bucket probabilities p (the released critic reads the OBSERVED
+bucket, ``leaky=True``), a dense encoder in place of sequence attention, LayerNorm without weights
+(the linear layer after it has them), means instead of sums in the losses, initial weights, the
+option ``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
 """
 
 from __future__ import annotations
@@ -188,6 +188,8 @@ class SLMGAC(OfflineAgent):
     Raises ValueError for values out of range.
     """
 
+    columns = (*OfflineAgent.columns, "group", "live", "video")
+
     def __init__(
         self,
         d_obs: int,
@@ -219,7 +221,7 @@ class SLMGAC(OfflineAgent):
         self.actor = GroupTowers(d, towers, 2, copies * merge)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Every term by name; even steps train critic 0 on targets of critic 1, odd steps the reverse."""
+        """Every term by name; even steps train critic 0 on targets of critic 1, odd ones reverse."""
         learner, peer = self.critics[step % 2], self.critics[1 - step % 2]
         action, to = batch["action"], self.group_index(batch)
         x = to.scatter(self.encode(batch["obs"]))
@@ -289,5 +291,5 @@ class SLMGAC(OfflineAgent):
 
 
 def _worth(live: Tensor, video: Tensor, form: str) -> Tensor:
-    """`reward` of predicted times; not inserting is predicted as no live time and T_BAN of video."""
+    """`reward` of predicted times; not inserting predicts no live time and T_BAN of video."""
     return live / 60 if form == "live" else torch.sigmoid(0.1 * (live - video))

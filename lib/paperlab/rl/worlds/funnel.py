@@ -176,7 +176,7 @@ class FunnelModel:
         return outer * rows
 
     def transitions(self, next_state: str = "exact") -> Float[np.ndarray, "A S S"]:
-        """Discounted transitions over the 16 states, with the true or an approximated next state."""
+        """Discounted transitions of the 16 states, with the true or an approximated next state."""
         after = np.broadcast_to(np.eye(Z), self.P.shape) if next_state == "stale" else self.P
         step = after @ self.gap_operator(next_state)  # (A, K, Z, Z)
         whole = np.einsum("akzy,kl->akzly", step, np.eye(K))  # k never changes
