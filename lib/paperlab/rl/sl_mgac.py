@@ -221,7 +221,7 @@ class SLMGAC(OfflineAgent):
         self.actor = GroupTowers(d, towers, 2, copies * merge)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Every term by name; even steps train critic 0 on targets of critic 1, odd ones reverse."""
+        """Every term by name; even steps train critic 0 on critic 1's targets, odd ones reverse."""
         learner, peer = self.critics[step % 2], self.critics[1 - step % 2]
         action, to = batch["action"], self.group_index(batch)
         x = to.scatter(self.encode(batch["obs"]))
