@@ -252,9 +252,8 @@ class _Checks(Callback):
 
     def on_before_optimizer_step(self, trainer, model, optimizer):
         if self._weighs:
-            items = trainer.strategy.reduce(
-                torch.tensor(float(self._accumulated)), reduce_op="mean"
-            )
+            items = torch.tensor(float(self._accumulated), device=model.device)
+            items = trainer.strategy.reduce(items, reduce_op="mean")
             for group in optimizer.param_groups:
                 for weight in (w for w in group["params"] if w.grad is not None):
                     weight.grad.div_(items.item())
