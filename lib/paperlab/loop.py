@@ -288,9 +288,10 @@ class _Checks(Callback):
         means = (self.sums / self.weight).tolist()
         row |= {f"train_{name}": m for name, m in zip(self._names, means, strict=True)}
         self.sums, self.weight = None, 0
-        with _evaluating(model):
-            row |= model.evaluate(self.data, "valid") if self.judged else {}
-            row |= self.watch(model) if self.watch else {}
+        if self.judged or self.watch:
+            with _evaluating(model):
+                row |= model.evaluate(self.data, "valid") if self.judged else {}
+                row |= self.watch(model) if self.watch else {}
         self.history.append(row)
         if self.judged:
             self._judge(trainer, model, row[self.metric] * (1 if self.higher == "higher" else -1))
