@@ -1,6 +1,9 @@
 """One call trains; the same seeds give the same numbers; faults stop it with a usable message."""
 
+import dataclasses
+import itertools
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -9,9 +12,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from helpers.clicks import LOG, Net
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from paperlab import hardware, loop
 from paperlab.data import Batches
 from paperlab.interest.worlds.interest_sequences import interest_sequences
@@ -61,8 +67,6 @@ def test_the_rate_falls_at_every_check_that_is_not_the_best():
     for k in range(1, 12):
         better = k == 1 or auc[k - 1] > max(auc[: k - 1])
         assert rate[k] == pytest.approx(rate[k - 1] * (1 if better else 0.5))
-    with pytest.raises(ValueError, match=r"decay must be in \(0, 1\]"):
-        fit(decay=0.0)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +134,330 @@ def test_a_loss_that_is_not_finite_stops_with_step_batch_and_parameter():
         loop.fit(Breaks(LOG.schema), LOG, batch_size=128, precision="32-true")
 
 
-def test_bad_settings_are_refused_in_one_line():
-    for options in ({"epochs": 0}, {"batch_size": 0}, {"checks_per_epoch": 0}):
-        with pytest.raises(ValueError, match="must be at least 1"):
-            fit(**options)
-    with pytest.raises(ValueError, match="must end in .ckpt"):
-        fit(checkpoint="here.pt")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({name: 0}, f"{name} must be at least 1, got 0")
+            for name in ("batch_size", "checks_per_epoch", "patience", "checkpoint_every")
+        ),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": None, "steps": 0}, "steps must be at least 1, got 0"),
+        ({"epochs": 1, "steps": 5}, "epochs or steps must be given, not both"),
+        ({"checkpoint": "here.pt"}, "checkpoint must end in .ckpt, got here.pt"),
+        ({"decay": 0.0}, r"decay must be in \(0, 1\], got 0.0"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**options)
+
+
+def relabelled(change, part="valid"):
+    """LOG with other labels in one part."""
+    split = getattr(LOG, part)
+    values = split.values.clone()
+    values[:, split.n_numeric] = change(values[:, split.n_numeric])
+    return dataclasses.replace(LOG, **{part: dataclasses.replace(split, values=values)})
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("train", lambda y: 2 * y - 1, "train: labels must be 0 or 1, got -1"),
+        ("train", lambda y: y + 1, "train: labels must be 0 or 1, got 2"),
+        ("valid", lambda y: 100 * y, "valid: labels must be 0 or 1, got 100"),
+        ("valid", lambda y: y * torch.nan, "valid: labels must be 0 or 1, got nan"),
+        ("valid", lambda y: y * 0, "valid must hold both classes.*600 rows of one class"),
+    ],
+)
+def test_labels_that_cannot_be_judged_are_refused_before_training(part, change, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        fit(log=relabelled(change, part))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_validation_part_is_refused_before_training():
+    none = dataclasses.replace(LOG.valid, ids=LOG.valid.ids[:0], values=LOG.valid.values[:0])
+    with pytest.raises(ValueError, match="valid must hold both classes.*has 0 rows"):
+        fit(log=dataclasses.replace(LOG, valid=none))
+
+
+def test_a_metric_that_is_nan_is_no_better_and_counts_for_nothing():
+    class Gaps(Net):
+        """The AUC rises to check 2, and is NaN at checks 1, 3, 4, 5."""
+
+        checked = 0
+
+        def evaluate(self, log, part):
+            self.checked += 1
+            auc = {2: 0.9}.get(self.checked, math.nan if self.checked < 6 else 0.5)
+            return {"auc": auc}
+
+    torch.manual_seed(0)
+    options = {"epochs": 20, "batch_size": 2000, "precision": "32-true", "accelerator": "cpu"}
+    run = loop.fit(Gaps(LOG.schema), LOG, patience=2, decay=0.5, **options)
+    assert [row["auc"] for row in run.history if row["auc"] < 1] == [0.9, 0.5, 0.5]
+    assert len(run.history) == 7  # the two checks that count against patience are 6 and 7
+    assert [row["lr"] for row in run.history] == [0.01] * 6 + [0.005]
+
+
+# what Lightning's trainer takes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [7, 0.25])
+def test_epochs_may_be_cut_short(limit):
+    """Each epoch is a new draw of so many batches, with a check at its end."""
+    batches = 7 if limit == 7 else 9  # of 38
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, model, batch, batch_idx):
+            seen.append((trainer.current_epoch, batch.ids))
+
+    _, run = fit(epochs=3, limit_train_batches=limit, callbacks=Watch())
+    assert run.steps == len(seen) == 3 * batches
+    assert [(r["step"], r["epoch"]) for r in run.history] == [
+        (batches * (k + 1), k) for k in range(3)
+    ]
+    for epoch in range(3):
+        whole = Batches(LOG.train, 128, seed=0)
+        whole.load_state_dict({"epoch": epoch, "start": 0})
+        expected = [b.ids for b in whole][:batches]
+        mine = [ids for e, ids in seen if e == epoch]
+        assert all(torch.equal(a, b) for a, b in zip(expected, mine, strict=True))
+
+
+def test_callbacks_and_loggers_pass_through(tmp_path):
+    class Count(Callback):
+        batches = 0
+
+        def on_train_batch_end(self, *_):
+            self.batches += 1
+
+    counts = [Count(), Count()]
+    options = {"logger": CSVLogger(tmp_path), "enable_progress_bar": False}
+    _, run = fit(epochs=1, callbacks=counts, **options)
+    assert [c.batches for c in counts] == [run.steps] * 2
+
+
+def test_accumulated_batches_give_the_steps_and_history_of_large_ones():
+    """4,800 rows: batches of 600 = 4 x 150; the last step of an epoch has 3 of 5 batches of 160."""
+    (one, whole), (four, parts) = (
+        fit(batch_size=600 // k, accumulate_grad_batches=k, epochs=2) for k in (1, 4)
+    )
+    assert parts.steps == whole.steps == 16
+    for a, b in zip(whole.history, parts.history, strict=True):
+        assert b["step"] == a["step"]
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+        assert b["auc"] == pytest.approx(a["auc"], abs=2e-3)
+    for a, b in zip(one.parameters(), four.parameters(), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-3)
+    _, run = fit(batch_size=160, accumulate_grad_batches=7, epochs=1, checks_per_epoch=5)
+    assert run.steps == 5 and [r["step"] for r in run.history] == [1, 2, 3, 4, 5]
+
+
+def test_fewer_rows_than_a_batch_are_refused_where_processes_share_it(monkeypatch):
+    monkeypatch.setattr(Batches, "_processes", staticmethod(lambda: (0, 2)))
+    with pytest.raises(ValueError, match="batch_size must be at most the number of training rows"):
+        fit(batch_size=5_000)
+
+
+# steps, and data without parts --------------------------------------------------------------------
+
+
+class World:
+    """Endless draws (x, y = 3 x) by a seed and a place, for a model that no part judges."""
+
+    def __init__(self, batch_size: int, seed: int):
+        self.batch_size, self.seed, self.start = batch_size, seed, 0
+
+    def __iter__(self):
+        for step in itertools.count(self.start):
+            draw = torch.Generator().manual_seed(1000 * self.seed + step)
+            x = torch.randn(self.batch_size, generator=draw)
+            yield x, 3 * x
+
+    def load_state_dict(self, state):
+        self.start = state["start"]
+
+
+class Slope(L.LightningModule):
+    select, lr = None, 0.1
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        noise = 0.01 * torch.randn(())  # drawn from torch's own generator, as dropout is
+        loss = (self.slope * x - y + noise).square().mean()
+        return {"loss": loss, "metrics": {"slope": self.slope * 1.0}}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+    def check(self, data):
+        assert data == "a world"
+
+    def batches(self, part, batch_size, seed):
+        return World(batch_size, seed)
+
+    def count(self, batch):
+        return len(batch[0])
+
+    def evaluate(self, data, part):
+        raise AssertionError("there is no part")
+
+    def count_parameters(self):
+        return {"dense": 1}
+
+
+def steps(**options):
+    model, quiet = Slope(), {"precision": "32-true", "accelerator": "cpu"}
+    return model, loop.fit(model, "a world", **quiet | {"batch_size": 8, "steps": 30} | options)
+
+
+def test_a_world_without_parts_or_end_is_trained_on_by_steps():
+    model, run = steps(
+        checks_per_epoch=3, watch=lambda m: {"now": m.slope.item(), "on": m.training}
+    )
+    assert (run.steps, run.test, run.valid, run.interrupted) == (30, {}, {}, False)
+    assert [row["step"] for row in run.history] == [10, 20, 30]
+    assert run.history[-1]["now"] == model.slope.item() == pytest.approx(3, abs=0.05)
+    assert not any(row["on"] for row in run.history) and model.training
+    assert run.history[0]["train_slope"] < run.history[1]["train_slope"] < run.history[0]["now"] + 1
+    assert run.samples_per_second * run.seconds == pytest.approx(30 * 8)
+    with pytest.raises(ValueError, match="steps must be given for batches without an end"):
+        steps(steps=None)
+    with pytest.raises(ValueError, match="patience and decay need a validation part"):
+        steps(patience=2)
+
+
+def test_looking_changes_nothing_in_training():
+    """More checks, and a watch that draws random numbers, leave the weights as they are."""
+    once, _ = steps()
+    often, run = steps(checks_per_epoch=10, watch=lambda m: {"drawn": torch.randn(3).sum().item()})
+    assert len(run.history) == 10 and often.slope.item() == once.slope.item()
+
+
+def test_steps_may_be_more_or_fewer_than_an_epoch():
+    for wanted in (5, 38, 100):  # of 38 in an epoch
+        _, run = fit(epochs=None, steps=wanted, checks_per_epoch=2)
+        assert run.steps == wanted and len(run.history) == 2
+    whole, _ = fit(epochs=2)
+    by_steps, _ = fit(epochs=None, steps=76, checks_per_epoch=2)
+    for a, b in zip(whole.parameters(), by_steps.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+class StopAt(Callback):
+    def __init__(self, batch: int):
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, model, batch, batch_idx):
+        if batch_idx == self.batch:
+            raise KeyboardInterrupt
+
+
+def test_steps_resume_where_they_were_cut(tmp_path):
+    path = tmp_path / "a.ckpt"
+    whole, undisturbed = steps(checks_per_epoch=3)
+    _, cut = steps(checks_per_epoch=3, checkpoint=path, checkpoint_every=1, callbacks=StopAt(13))
+    assert cut.interrupted and cut.steps == 13
+    again, resumed = steps(checks_per_epoch=3, checkpoint=path)
+    assert again.slope.item() == whole.slope.item() and resumed.steps == 30
+    kept = ("step", "train_loss", "train_slope")
+    assert [[r[k] for k in kept] for r in resumed.history] == [
+        [r[k] for k in kept] for r in undisturbed.history
+    ]
+
+
+# checkpoints --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "lr{a}.ckpt", "{step}-{epoch}.ckpt", "a b.v1.ckpt"])
+def test_a_checkpoint_is_written_at_every_check_where_it_is_named(tmp_path, name):
+    path, written = tmp_path / "new folder" / name, []
+    watch = {"watch": lambda model: written.append(path.is_file()) or {}}
+    fit(epochs=3, checkpoint=path, **watch)  # 114 steps, of which the first is a thousandth
+    assert written == [False, True, True]
+    assert [p.name for p in path.parent.iterdir()] == [name]
+
+
+def test_what_is_done_is_not_trained_again(tmp_path):
+    """A run that ended, or stopped early: asked for again, the same result without a step."""
+
+    def trained(**options):
+        seen = []
+
+        class Count(Callback):
+            def on_train_batch_start(self, *_):
+                seen.append(1)
+
+        model, run = fit(callbacks=Count(), **options)
+        return len(seen), run.test, run.history, [p.detach() for p in model.parameters()]
+
+    for kind in ({"epochs": 2}, {"epochs": 40, "patience": 2}):
+        options = {"checkpoint": tmp_path / f"{len(kind)}.ckpt", "checkpoint_every": 1} | kind
+        first, *result = trained(**options)
+        assert 0 < first < 38 * 40
+        for _ in range(2):
+            again, *same = trained(**options)
+            assert again == 0 and same[:2] == result[:2]
+            assert all(torch.equal(a, b) for a, b in zip(same[2], result[2], strict=True))
+
+
+def test_a_run_that_is_done_may_be_given_more_epochs(tmp_path):
+    options = {"checkpoint": tmp_path / "a.ckpt", "dropout": 0.2}
+    fit(epochs=2, **options)
+    longer, run = fit(epochs=4, **options)
+    straight, whole = fit(epochs=4, dropout=0.2)
+    assert run.steps == whole.steps and run.test == whole.test
+    for a, b in zip(longer.parameters(), straight.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match=r"has 4 epochs, more than the 2 asked for"):
+        fit(epochs=2, **options)
+
+
+def deeper():
+    torch.manual_seed(0)
+    model = Net(LOG.schema)
+    model.mlp = MLP(model.d_in, (16, 16), out=1)
+    return model
+
+
+def faster():
+    model = Net(LOG.schema)
+    model.lr = 0.02
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 500}, "batch_size 128, not 500"),
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches 1, not 2"),
+        ({"limit_train_batches": 9}, "limit_train_batches None, not 9"),
+        ({"epochs": None, "steps": 50}, "steps None, not 50"),
+        ({"log": relabelled(lambda y: 1 - y, "train")}, "its data is another"),
+        ({"model": deeper}, "its model is another"),
+        ({"model": faster}, "its model is another"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, message):
+    path = tmp_path / "a.ckpt"
+    settings = {"epochs": 2, "batch_size": 128, "precision": "32-true", "accelerator": "cpu"}
+    settings |= {"checkpoint": path, "checkpoint_every": 1}
+    loop.fit(Net(LOG.schema), LOG, callbacks=StopAt(5), **settings)
+    before = path.read_bytes()
+    model, log = change.pop("model", lambda: Net(LOG.schema))(), change.pop("log", LOG)
+    with pytest.raises(ValueError, match="a.ckpt is of another run.*delete it, or name") as raised:
+        loop.fit(model, log, **settings | change)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert path.read_bytes() == before
 
 
 SCRIPT = """

@@ -107,3 +107,38 @@ def test_bad_input_is_refused_in_one_line():
         metrics.auc(torch.zeros(3), torch.zeros(2))
     with pytest.raises(ValueError, match="NaN"):
         metrics.auc(torch.tensor([math.nan, 1.0]), torch.tensor([0, 1]))
+
+
+RANKED = torch.tensor([0.1, 0.9, 0.2, 0.8])
+SCORERS = [
+    lambda s, y: metrics.auc(s, y),
+    lambda s, y: metrics.logloss(s, y),
+    *(
+        lambda s, y, f=f: f(s, y, torch.zeros(len(s), dtype=torch.long))
+        for f in (metrics.gauc, metrics.gauc_strict, metrics.pairwise_gauc)
+    ),
+]
+
+
+@pytest.mark.parametrize("score", SCORERS, ids=["auc", "logloss", "gauc", "strict", "pairwise"])
+def test_what_cannot_be_scored_is_refused_or_nan(score):
+    clicks = torch.tensor([0.0, 1, 0, 1])
+    for labels, wrong in ((2 * clicks - 1, "-1"), (clicks + 1, "2"), (clicks * torch.nan, "nan")):
+        with pytest.raises(ValueError, match=f"^labels must be 0 or 1, got {wrong}$"):
+            score(RANKED, labels)
+    with pytest.raises(ValueError, match="must be vectors of one length"):
+        score(RANKED, clicks[:3])
+    with pytest.raises(ValueError, match="must be vectors of one length"):
+        score(RANKED[:, None], clicks[:, None])
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        score(RANKED.log() * torch.tensor([1, 1, 1, torch.nan]), clicks)
+    assert math.isnan(score(RANKED[:0], clicks[:0]))
+    assert math.isfinite(score(RANKED, clicks.bool())) and math.isfinite(
+        score(RANKED, clicks.int())
+    )
+
+
+def test_one_class_has_no_auc_but_a_logloss():
+    for labels in (torch.zeros(4), torch.ones(4)):
+        assert all(math.isnan(score(RANKED, labels)) for score in SCORERS[:1] + SCORERS[2:])
+        assert metrics.logloss(RANKED, labels) > 0

@@ -51,6 +51,14 @@ def inside(interval: str, **values: float) -> None:
             raise ValueError(f"{name} must be in {interval}, got {value!r}")
 
 
+def multiple(of: int, **values: int) -> None:
+    """Whole multiples of a number, at least 1."""
+    whole(**values)
+    for name, value in values.items():
+        if value % of:
+            raise ValueError(f"{name} must be a multiple of {of}, got {value}")
+
+
 def one_of(allowed: Iterable, **values: object) -> None:
     """Members of ``allowed``."""
     allowed = tuple(allowed)
@@ -60,14 +68,13 @@ def one_of(allowed: Iterable, **values: object) -> None:
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
 
 
-def widths(least: int = 1, **values: Iterable[int]) -> None:
-    """Lists of whole numbers of at least 1, with at least ``least`` members."""
+def widths(empty: bool = False, **values: Iterable[int]) -> None:
+    """Lists of whole numbers of at least 1; with ``empty`` a list may have none."""
     for name, value in values.items():
         sizes = tuple(value)
-        right = all(isinstance(n, Integral) and n >= 1 for n in sizes)
-        if len(sizes) < least or not right:
-            count = f", {least} or more of them" if least else ""
-            raise ValueError(f"{name} must be whole numbers of at least 1{count}, got {value}")
+        if not (sizes or empty) or not all(isinstance(n, Integral) and n >= 1 for n in sizes):
+            many = "whole numbers" if empty else "one or more whole numbers"
+            raise ValueError(f"{name} must be {many} of at least 1, got {value}")
 
 
 def same_shape(**tensors: Tensor) -> None:

@@ -252,9 +252,8 @@ class _Checks(Callback):
 
     def on_before_optimizer_step(self, trainer, model, optimizer):
         if self._weighs:
-            items = trainer.strategy.reduce(
-                torch.tensor(float(self._accumulated)), reduce_op="mean"
-            )
+            items = torch.tensor(float(self._accumulated), device=model.device)
+            items = trainer.strategy.reduce(items, reduce_op="mean")
             for group in optimizer.param_groups:
                 for weight in (w for w in group["params"] if w.grad is not None):
                     weight.grad.div_(items.item())
@@ -289,9 +288,10 @@ class _Checks(Callback):
         means = (self.sums / self.weight).tolist()
         row |= {f"train_{name}": m for name, m in zip(self._names, means, strict=True)}
         self.sums, self.weight = None, 0
-        with _evaluating(model):
-            row |= model.evaluate(self.data, "valid") if self.judged else {}
-            row |= self.watch(model) if self.watch else {}
+        if self.judged or self.watch:
+            with _evaluating(model):
+                row |= model.evaluate(self.data, "valid") if self.judged else {}
+                row |= self.watch(model) if self.watch else {}
         self.history.append(row)
         if self.judged:
             self._judge(trainer, model, row[self.metric] * (1 if self.higher == "higher" else -1))

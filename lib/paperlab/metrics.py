@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def auc(scores: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
     """Probability that a positive outranks a negative, in [0, 1]; NaN when a class is missing."""
     pairs, wins, _ = _group_wins(scores, labels, torch.zeros_like(labels, dtype=torch.long))
-    return (wins / pairs).item()
+    return (wins.sum() / pairs.sum()).item()
 
 
 def gauc(scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tensor, " n"]) -> float:

@@ -199,13 +199,19 @@ def test_rankmixer_cuts_padded_fields_into_tokens():
     ("build", "says"),
     [
         (lambda: DCNv2(SCHEMA, structure="both"), "crossnet_only, stacked, parallel, not 'both'"),
-        (lambda: DCNv2(SCHEMA, crosses=0), "crosses, experts and rank must be at least 1"),
-        (lambda: DCNv2(SCHEMA, rank=0), "crosses, experts and rank must be at least 1"),
-        (lambda: AutoInt(SCHEMA, attention_dim=7, heads=2), "a multiple of heads"),
-        (lambda: AutoInt(SCHEMA, layers=0), "layers at least 1"),
-        (lambda: Wukong(SCHEMA, n_lcb=0), "n_lcb, n_fmb and rank must be at least 1"),
-        (lambda: RankMixer(SCHEMA, tokens=16, width=100), "width must be a multiple of tokens"),
-        (lambda: RankMixer(SCHEMA, expansion=0), "expansion at least 1"),
+        (lambda: DCNv2(SCHEMA, crosses=0), "crosses must be at least 1"),
+        (lambda: DCNv2(SCHEMA, rank=0), "rank must be at least 1"),
+        (
+            lambda: AutoInt(SCHEMA, attention_dim=7, heads=2),
+            "attention_dim must be a multiple of 2, got 7",
+        ),
+        (lambda: AutoInt(SCHEMA, layers=0), "layers must be at least 1"),
+        (lambda: Wukong(SCHEMA, n_lcb=0), "n_lcb must be at least 1"),
+        (
+            lambda: RankMixer(SCHEMA, tokens=16, width=100),
+            "width must be a multiple of 16, got 100",
+        ),
+        (lambda: RankMixer(SCHEMA, expansion=0), "expansion must be at least 1"),
     ],
 )
 def test_bad_options_say_what_is_right(build, says):

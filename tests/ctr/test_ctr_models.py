@@ -183,6 +183,40 @@ def test_base_options_reach_the_base():
     for build in (RankMixer, SSR):
         model = build(SCHEMA, dim=8, lr=0.5, embedding_l2=0.1)
         assert (model.lr, model.embedding_l2, model.d_in) == (0.5, 0.1, 32)
+    with pytest.raises(TypeError, match="momentum"):
+        DNN(SCHEMA, momentum=0.9)
+
+
+WIDE = Schema((Field("a", size=3000), Field("b", size=3000), Field("n", kind="numeric")))
+ALL = [LR, FM, DNN, DeepFM, DCN, DCNv2, AutoInt, Wukong, WideAndDeep, XDeepFM, MaskNet, GDCN]
+ALL += [FINAL, DLRM, RankMixer, SSR, MLCC, DualMLP, FinalMLP]
+
+
+@pytest.mark.parametrize("build", ALL)
+def test_the_initial_scale_is_an_argument(build):
+    for std in (None, 0.0, 1e-4, 0.03, 0.5):
+        torch.manual_seed(0)
+        weights = build(WIDE, **({} if std is None else {"std": std})).embed.table.weight.detach()
+        assert weights.std().item() == pytest.approx(0.01 if std is None else std, rel=0.05)
+        assert abs(weights.mean().item()) <= 4 * weights.std().item() / weights.numel() ** 0.5
+    with pytest.raises(ValueError, match="std must be at least 0 and finite"):
+        build(WIDE, std=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.0}, "lr must be above 0 and finite, got 0.0"),
+        ({"embedding_l2": -1.0}, "embedding_l2 must be at least 0 and finite"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"dim": 2.5}, "dim must be a whole number, got 2.5"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"widths": (8, 0)}, "widths must be whole numbers of at least 1"),
+    ],
+)
+def test_what_all_models_share_is_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        DNN(SCHEMA, **options)
 
 
 CHECKED = """

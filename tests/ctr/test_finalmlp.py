@@ -299,7 +299,7 @@ def test_dropout_and_batch_statistics_belong_to_training():
     ("options", "says"),
     [
         ({"heads": 4}, "heads must be 0 or divide both widths, 6 and 9, got 4"),
-        ({"heads": -1}, "heads must be 0 or divide"),
+        ({"heads": -1}, "heads must be at least 0"),
         ({"widths": ((8,), (9,), (8,))}, "widths and dropout must have two streams"),
         ({"widths": ((8,), ())}, "none empty"),
         ({"dropout": (0.1,)}, "widths and dropout must have two streams"),

@@ -380,10 +380,10 @@ def test_the_model_stacks_layers_and_reads_the_mean_of_the_last_views():
         ({"kind": "dropout", "residual": True}, "residual needs a filter as wide as a view"),
         ({"alpha0": -0.1}, "alpha0 must be 0 or more"),
         ({"steps": 0}, "steps must be at least 1"),
-        ({"views": 0}, "views, width and n_hidden must be at least 1"),
-        ({"n_hidden": 0}, "views, width and n_hidden must be at least 1"),
+        ({"views": 0}, "views must be at least 1"),
+        ({"n_hidden": 0}, "n_hidden must be at least 1"),
         ({"layers": 0}, "layers must be at least 1"),
-        ({"kind": "topk", "keep": 0.0}, r"keep in \(0, 1\]"),
+        ({"kind": "topk", "keep": 0.0}, r"keep must be in \(0, 1\]"),
     ],
 )
 def test_bad_options_say_what_is_right(options, says):

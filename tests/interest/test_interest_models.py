@@ -89,6 +89,31 @@ def test_padding_and_company_change_nothing(name):
 
 
 @every
+def test_an_unknown_event_is_padding_wherever_it_stands(name):
+    """Id 0 is padding by the schema: between known events, and as the latest one, too."""
+    model, rows = make(name), batch((6, 6))
+    base = model(rows)
+    for place in (0, 3, 6):
+        known = [k for k in range(7) if k != place]
+        history = torch.zeros(2, 7, 2, dtype=torch.int32)
+        elapsed = torch.zeros(2, 7)
+        history[:, known], elapsed[:, known] = rows.history, rows.elapsed
+        found = model(rows._replace(history=history, elapsed=elapsed))
+        torch.testing.assert_close(found, base, rtol=1e-5, atol=1e-5)
+    empty = model(rows._replace(history=rows.history * 0, elapsed=rows.elapsed * 0))
+    assert (empty - base).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", [AveragePooling, TIN, DIN, DIEN, BST, SASRec])
+@pytest.mark.parametrize("std", [None, 0.001, 0.2])
+def test_the_initial_scale_is_an_argument(kind, std):
+    torch.manual_seed(0)
+    model = kind(SCHEMA, 16, **({} if std is None else {"std": std}))
+    weights = model.embed.table.weight.detach()
+    assert weights.std().item() == pytest.approx(0.05 if std is None else std, rel=0.1)
+
+
+@every
 def test_order_counts_where_time_is_encoded(name):
     model, rows = make(name), batch((6, 6))
     shuffled = rows._replace(history=rows.history[:, [3, 1, 5, 0, 2, 4]])
@@ -208,9 +233,9 @@ def test_faults():
         with pytest.raises(ValueError, match=message):
             TIN(SCHEMA, **options)
     for model, options, message in (
-        (DIN, {"attention": ()}, "attention must name at least one width"),
+        (DIN, {"attention": ()}, "attention must be one or more whole numbers"),
         (SASRec, {"blocks": 0}, "blocks must be at least 1, got 0"),
-        (BST, {"dim": 3}, "dim must be even"),
+        (BST, {"dim": 3}, "dim must be a multiple of 2, got 3"),
     ):
         with pytest.raises(ValueError, match=message):
             model(SCHEMA, **options)

@@ -245,17 +245,19 @@ class PreferenceTuning(Tuning):
             weights, _ = self.weigh(out.hidden, pairs.mask[:, 1:])
         return Referred(pairs, token_logps(out.logits, pairs.ids, pairs.mask), weights)
 
-    def refer(self, pairs: Preferences, precision: str = "32-true") -> ReferredPairs:
+    def refer(
+        self, pairs: Preferences, batch_size: int = EVALUATED, precision: str = "32-true"
+    ) -> ReferredPairs:
         """The pairs with the reference's log-probs, computed here once a pair.
 
-        A batch then costs one forward pass instead of two.
+        A batch then costs one forward pass instead of two. batch_size: pairs at a time, here.
         precision: compute in the one that training will use, so that both start equal.
         """
         n, logps, weights = len(pairs), [None] * 2 * len(pairs), [None] * 2 * len(pairs)
         device = next(self.policy.parameters()).device
         half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
-        for start in range(0, n, EVALUATED):
-            batch = moved(pairs.take(range(start, min(start + EVALUATED, n))), device)
+        for index in torch.arange(n).split(batch_size):
+            batch = moved(pairs.take(index), device)
             with half:
                 referred = self._refer(batch)
             rows = [*batch.index.tolist(), *(batch.index + n).tolist()]
@@ -270,7 +272,9 @@ class PreferenceTuning(Tuning):
         )
 
     @torch.no_grad()
-    def rewards(self, pairs: Preferences | ReferredPairs) -> dict[str, Float[Tensor, " N"]]:
+    def rewards(
+        self, pairs: Preferences | ReferredPairs, batch_size: int = EVALUATED
+    ) -> dict[str, Float[Tensor, " N"]]:
         """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the pairs' order, on the CPU.
 
         Keys ``chosen`` and ``rejected``; ``own_chosen``, ``own_rejected``: with the method's weights
@@ -281,8 +285,8 @@ class PreferenceTuning(Tuning):
         parts, training = [], self.policy.training
         self.policy.eval()
         device = next(self.policy.parameters()).device
-        for start in range(0, len(pairs), EVALUATED):
-            batch = moved(pairs.take(range(start, min(start + EVALUATED, len(pairs)))), device)
+        for index in torch.arange(len(pairs)).split(batch_size):
+            batch = moved(pairs.take(index), device)
             own, plain, total, n, *_ = self.sums(batch, expected=True)
             own = own / n if self.kind == "simpo" else own
             parts.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())

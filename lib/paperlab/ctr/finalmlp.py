@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .. import checks
 from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn.click import ClickModel
@@ -45,7 +46,8 @@ class BilinearFusion(nn.Module):
 
     def __init__(self, d1: int, d2: int, heads: int):
         super().__init__()
-        if heads < 0 or (heads and (d1 % heads or d2 % heads)):
+        checks.whole(0, heads=heads)
+        if heads and (d1 % heads or d2 % heads):
             raise ValueError(f"heads must be 0 or divide both widths, {d1} and {d2}, got {heads}")
         self.w1, self.w2 = linear(d1, 1), linear(d2, 1)
         self.W = None
@@ -72,7 +74,7 @@ class FeatureGate(nn.Module):
         to), or, with init_ctx_std > 0, c is a learned vector that starts as N(0, init_ctx_std^2).
     dim: width of a context field's vector and of that vector. d_out: coordinates to gate.
     hidden: units of MLP = Linear, ReLU, Linear, with neither normalisation nor dropout.
-    sparse: see `FeatureEmbedding`.
+    sparse, std: of the tables, see `FeatureEmbedding`.
     Raises ValueError for unknown or sequence fields, and for an init_ctx_std that is negative, or
     above 0 beside context fields.
     """
@@ -85,6 +87,7 @@ class FeatureGate(nn.Module):
         d_out: int,
         hidden: int = 400,
         sparse: bool = True,
+        std: float = 0.01,
         init_ctx_std: float = 0.0,
     ):
         super().__init__()
@@ -99,9 +102,9 @@ class FeatureGate(nn.Module):
             )
         self.embed = self.context = self.mlp = self.bias = None
         if fields:
-            chosen = Schema(tuple(f for f in single if f.name in fields), schema.labels)
+            context = Schema(tuple(f for f in single if f.name in fields), schema.labels)
             # A context of numeric fields only has no row to read, so none to read sparsely.
-            self.embed = FeatureEmbedding(chosen, dim, sparse and bool(chosen.categorical))
+            self.embed = FeatureEmbedding(context, dim, sparse and bool(context.categorical), std)
             self.ids = [k for k, f in enumerate(schema.categorical) if f.name in fields]
             self.numeric = [k for k, f in enumerate(schema.numeric) if f.name in fields]
         elif init_ctx_std:
@@ -127,6 +130,7 @@ class DualMLP(ClickModel):
 
     widths: hidden units of stream 1 and of stream 2, no layer fewer than one each; every layer is
         Linear, BatchNorm, ReLU, Dropout, also the last. dropout: a probability a stream.
+    options: see `ClickModel`.
     Raises ValueError for other than two streams, or an empty one.
     """
 
@@ -138,14 +142,13 @@ class DualMLP(ClickModel):
         widths: Sequence[Sequence[int]] = ((400, 400, 400), (400, 400, 400)),
         dropout: Sequence[float] = (0.0, 0.0),
         batch_norm: bool = True,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
         if len(widths) != 2 or len(dropout) != 2 or not all(widths):
             raise ValueError(
                 f"widths and dropout must have two streams, none empty, got {widths} and {dropout}"
             )
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        super().__init__(schema, dim, **options)
         self.streams = nn.ModuleList(
             MLP(self.d_in, w, dropout=p, batch_norm=batch_norm)
             for w, p in zip(widths, dropout, strict=True)
@@ -176,7 +179,7 @@ class FinalMLP(DualMLP):
     contexts: names of the context fields of stream 1 and of stream 2, each may be empty; the paper
         means user fields for one and item fields for the other. gate_hidden, init_ctx_std: see
         `FeatureGate`; init_ctx_std is for the gates without context fields.
-    embedding_l2 counts the gates' tables too. Raises ValueError for contexts without gates and an
+    options: see `ClickModel`; embedding_l2 counts the gates' tables too. Raises ValueError for contexts without gates and an
     init_ctx_std that no gate uses.
     """
 
@@ -193,8 +196,7 @@ class FinalMLP(DualMLP):
         gate_hidden: int = 400,
         init_ctx_std: float = 0.0,
         batch_norm: bool = True,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
         if len(contexts) != 2 or (not gates and any(contexts)):
             raise ValueError(
@@ -204,13 +206,14 @@ class FinalMLP(DualMLP):
             raise ValueError(f"init_ctx_std is for gates without context, got {init_ctx_std}")
         super().__init__(
             schema, dim, widths=widths, dropout=dropout, batch_norm=batch_norm,
-            lr=lr, embedding_l2=embedding_l2,
+            **options,
         )  # fmt: skip
         self.fusion = self.fuse(heads)
         self.gates = nn.ModuleList(
             FeatureGate(
                 schema, fields, dim, self.d_in, gate_hidden,
-                sparse=not embedding_l2, init_ctx_std=0.0 if fields else init_ctx_std,
+                sparse=self.embed.sparse, std=self.std,
+                init_ctx_std=0.0 if fields else init_ctx_std,
             )
             for fields in (contexts if gates else ())
         )  # fmt: skip

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import checks
 from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn.click import ClickModel
@@ -164,7 +165,8 @@ class MLCC(ClickModel):
     dim: width of a field's vector over all channels (C E), a multiple of ``channels``; MC-MLCC is
     ``channels`` > 1. layers (ours) >= 1: all blocks but the last give C E coordinates, the next
     one's input, so that orders multiply. widths, dropout: the head, see `MLP`; without widths it is
-    linear. Everything else: see `MLCCBlock`.
+    linear. options: see `ClickModel`. Everything else: see
+    `MLCCBlock`.
 
     Precision: bf16 keeps float32's exponents, so that the small products of young embeddings survive
     under ``bf16-mixed`` (rounded to 3 digits); they do not under float16.
@@ -190,20 +192,18 @@ class MLCC(ClickModel):
         layers: int = 1,
         widths: Sequence[int] = (256, 128, 64, 32),
         dropout: float = 0.2,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
+        checks.whole(layers=layers)
         if channels < 1 or dim % channels:
             raise ValueError(f"channels must divide dim, got {channels} channels of dim {dim}")
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
-        options = {"heads": heads, "dims": dims, "keep": keep, "channels": channels, "raw": raw}
-        options |= {"phi": phi, "se": se, "static": static, "shared": shared, "norm": norm}
+        super().__init__(schema, dim, **options)
+        block = {"heads": heads, "dims": dims, "keep": keep, "channels": channels, "raw": raw}
+        block |= {"phi": phi, "se": se, "static": static, "shared": shared, "norm": norm}
         emb = dim // channels
         self.blocks = nn.Sequential(
             *(
-                MLCCBlock(self.n_fields, emb, emb_out=width, **options)
+                MLCCBlock(self.n_fields, emb, emb_out=width, **block)
                 for width in (*[dim] * (layers - 1), emb_out)
             )
         )
@@ -220,16 +220,9 @@ def _xavier(*shape: int) -> nn.Parameter:
 
 
 def _check(num_fields, emb, heads, dims, keep, emb_out, channels, phi) -> None:
-    if num_fields < 2:
-        raise ValueError(f"num_fields must be at least 2, got {num_fields}")
-    for name, value in (("emb", emb), ("heads", heads), ("emb_out", emb_out)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if channels < 1:
-        raise ValueError(f"channels must be at least 1, got {channels}")
-    if not dims or min(dims) < 1:
-        raise ValueError(f"dims must be one or more widths of at least 1, got {tuple(dims)}")
+    checks.whole(2, num_fields=num_fields)
+    checks.whole(emb=emb, heads=heads, emb_out=emb_out, channels=channels)
+    checks.widths(dims=dims)
     if len(set(keep)) < len(keep) or not set(keep) <= set(range(1, len(dims))):
         raise ValueError(f"keep must name levels in 1..{len(dims) - 1}, each once, got {keep}")
-    if phi not in PHI:
-        raise ValueError(f"phi must be one of {', '.join(PHI)}, not {phi!r}")
+    checks.one_of(PHI, phi=phi)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import checks
 from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn.click import ClickModel
@@ -83,10 +84,7 @@ class ICS(nn.Module):
         learn_alpha: bool = True,
     ):
         super().__init__()
-        if min(dim, views, steps) < 1:
-            raise ValueError(
-                f"dim, views and steps must be at least 1, got {dim}, {views}, {steps}"
-            )
+        checks.whole(dim=dim, views=views, steps=steps)
         if constrain and alpha0 < 0:
             raise ValueError(
                 f"alpha0 must be 0 or more, got {alpha0}: constrain=False allows below"
@@ -205,13 +203,9 @@ class SSRLayer(nn.Module):
         constrain: bool = True,
         learn_alpha: bool = True,
     ):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        if min(views, width, n_hidden) < 1 or not 0 < keep <= 1:
-            raise ValueError(
-                f"views, width and n_hidden must be at least 1, and keep in (0, 1], "
-                f"got {views}, {width}, {n_hidden}, {keep}"
-            )
+        checks.one_of(KINDS, kind=kind)
+        checks.whole(views=views, width=width, n_hidden=n_hidden)
+        checks.inside("(0, 1]", keep=keep)
         if star is not None and (kind not in PROJECTED or star < 1):
             raise ValueError(f"star is the width >= 1 of a projection: not {star} with {kind!r}")
         if gate and kind != "dynamic":
@@ -263,6 +257,7 @@ class SSR(ClickModel):
     keep: share of coordinates that ``topk`` and ``dropout`` keep, in (0, 1].
     seed: draws static filters; view i of layer l has 1000 l + i as in the released code, plus
         1,000,000 seeds. None takes the seed that torch was given last, so that runs differ in it.
+    options: see `ClickModel`.
     Raises ValueError for unknown kinds, numbers out of range and options that do not go together.
     """
 
@@ -285,20 +280,20 @@ class SSR(ClickModel):
         n_hidden: int = 1,
         keep: float = 0.25,
         seed: int | None = None,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}")
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
-        options = dict(star=star, gate=gate, residual=residual, n_hidden=n_hidden, keep=keep)
-        options |= dict(steps=steps, alpha0=alpha0, constrain=constrain, learn_alpha=learn_alpha)
+        checks.whole(layers=layers)
+        super().__init__(schema, dim, **options)
+        layer_options = dict(star=star, gate=gate, residual=residual, n_hidden=n_hidden, keep=keep)
+        layer_options |= dict(
+            steps=steps, alpha0=alpha0, constrain=constrain, learn_alpha=learn_alpha
+        )
         if seed is None:
             seed = torch.initial_seed() % 1_000_000
         self.layers, d_in = nn.Sequential(), self.d_in
         for layer in range(layers):
             first_seed, last = 1_000_000 * seed + 1000 * layer, layer == layers - 1
-            made = SSRLayer(kind, d_in, views, width, last=last, seed=first_seed, **options)
+            made = SSRLayer(kind, d_in, views, width, last=last, seed=first_seed, **layer_options)
             self.layers.append(made)
             d_in = made.d_out
         self.head = linear(width, 1)

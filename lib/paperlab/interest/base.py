@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.schema import Schema
 from ..data.store import Batch
@@ -25,6 +25,7 @@ class InterestModel(ClickModel):
     differ only in how a history becomes a vector.
 
     dim: width of a field's vector. std: of the initial normal weights of tables, also of positions.
+    options: see `ClickModel`.
     Raises ValueError when the schema has no sequence, or one that shares no categorical field.
     """
 
@@ -36,14 +37,12 @@ class InterestModel(ClickModel):
         dim: int = 16,
         *,
         std: float = 0.05,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
         if not schema.sequences or any(f.shares is None for f in schema.sequences):
             raise ValueError("schema: needs sequences, each with shares=<a categorical field>")
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
-        nn.init.normal_(self.embed.table.weight, 0, std)
-        self.std, self.d_event = std, self.embed.d_events
+        super().__init__(schema, dim, std=std, **options)
+        self.d_event = self.embed.d_events
 
     def head_on(self, d_interest: int, widths: Sequence[int], dropout: float) -> MLP:
         """The head of every model: (B, d_interest + others) to (B, 1)."""

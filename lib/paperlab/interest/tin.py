@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from .. import checks
 from ..data.schema import Field, Schema
 from ..data.store import Batch
 from ..nn.attention import MultiHeadAttention, TargetAttention
@@ -66,8 +67,7 @@ class TIN(InterestModel):
         dropout: float = 0.0,
         **options,
     ):
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}")
+        checks.one_of(VARIANTS, variant=variant)
         if variant != "paper" and not (tte and ta and tr):
             raise ValueError(f"tte, ta and tr are switches of variant 'paper', not of {variant!r}")
         super().__init__(schema, dim, **options)

@@ -93,8 +93,8 @@ class Tuning(L.LightningModule):
         """Means over a part of the loss and of all metrics."""
         pairs, device = getattr(data, part), next(self.parameters()).device
         sums, items = {}, 0
-        for start in range(0, len(pairs), EVALUATED):
-            batch = moved(pairs.take(range(start, min(start + EVALUATED, len(pairs)))), device)
+        for index in torch.arange(len(pairs)).split(EVALUATED):
+            batch = moved(pairs.take(index), device)
             loss, metrics = self.measure(batch)
             n = self.count(batch)
             items += n

@@ -51,7 +51,7 @@ class ClickModel(L.LightningModule):
         checks.positive(lr=lr)
         checks.at_least(0, embedding_l2=embedding_l2)
         super().__init__()
-        self.schema, self.lr, self.embedding_l2 = schema, lr, embedding_l2
+        self.schema, self.std, self.lr, self.embedding_l2 = schema, std, lr, embedding_l2
         self.embed = FeatureEmbedding(schema, dim, sparse=not embedding_l2, std=std)
         self.n_fields = self.embed.n_fields
         self.d_in = self.n_fields * dim

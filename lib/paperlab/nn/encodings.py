@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .. import checks
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
@@ -36,8 +38,7 @@ def positions(
     size: the highest index; what is above it gets it. None: no limit.
     Raises ValueError for an unknown kind, and for ``interval`` without elapsed times.
     """
-    if kind not in KINDS:
-        raise ValueError(f"encoding must be one of {', '.join(KINDS)}, not {kind!r}")
+    checks.one_of(KINDS, encoding=kind)
     target = mask.new_zeros(len(mask), dtype=torch.long)
     if kind == "interval":
         if elapsed is None:
@@ -61,10 +62,8 @@ class TemporalEncoding(nn.Module):
     """
 
     def __init__(self, kind: str, size: int, dim: int, std: float = 0.05):
-        if kind not in KINDS:
-            raise ValueError(f"encoding must be one of {', '.join(KINDS)}, not {kind!r}")
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
+        checks.one_of(KINDS, encoding=kind)
+        checks.whole(size=size)
         super().__init__()
         self.kind, self.size = kind, size
         self.table = nn.Embedding(size + 1, dim)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from .. import checks
+
 
 class MLP(nn.Sequential):
     """[Linear, BatchNorm?, activation, Dropout?]* and, with ``out``, a last Linear (BARS's block).
@@ -13,6 +15,7 @@ class MLP(nn.Sequential):
     Linear weights are Xavier normal and biases 0, as in BARS.
     widths: units of each hidden layer; out: units of the last, bare Linear, or None for none.
     dropout: probability in [0, 1).
+    Raises ValueError for values out of range.
     """
 
     def __init__(
@@ -24,6 +27,8 @@ class MLP(nn.Sequential):
         batch_norm: bool = False,
         activation: Callable[[], nn.Module] = nn.ReLU,
     ):
+        checks.widths(True, widths=widths)
+        checks.inside("[0, 1)", dropout=dropout)
         layers: list[nn.Module] = []
         for width in widths:
             layers.append(linear(d_in, width))

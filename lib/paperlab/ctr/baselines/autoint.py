@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -47,6 +48,7 @@ class AutoInt(ClickModel):
 
     layers >= 1. attention_dim: width a of a field after a layer, a multiple of ``heads``.
     scale: see `InteractingLayer`. widths, dropout, batch_norm: the MLP of AutoInt+, see `MLP`.
+    options: see `ClickModel`.
     Raises ValueError when ``heads`` does not divide ``attention_dim`` or ``layers`` < 1.
     """
 
@@ -62,15 +64,11 @@ class AutoInt(ClickModel):
         widths: Sequence[int] = (),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if layers < 1 or heads < 1 or attention_dim % heads:
-            raise ValueError(
-                f"attention_dim must be a multiple of heads, and layers at least 1: "
-                f"got {attention_dim}, {heads}, {layers}"
-            )
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.whole(layers=layers, heads=heads)
+        checks.multiple(heads, attention_dim=attention_dim)
+        super().__init__(schema, dim, **options)
         sizes = [dim] + [attention_dim] * (layers - 1)
         self.layers = nn.Sequential(
             *(InteractingLayer(d, attention_dim, heads, scale) for d in sizes)

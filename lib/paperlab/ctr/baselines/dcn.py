@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -44,7 +45,8 @@ class VectorCrossNet(nn.Module):
 class DCN(ClickModel):
     """A Linear on [x_L; MLP(x_0)].
 
-    crosses: layers L >= 1. widths, dropout, batch_norm: see `MLP`. Raises ValueError for crosses < 1.
+    crosses: layers L >= 1. widths, dropout, batch_norm: see `MLP`. options: see
+    `ClickModel`. Raises ValueError for crosses < 1.
     """
 
     def __init__(
@@ -56,12 +58,10 @@ class DCN(ClickModel):
         widths: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if crosses < 1:
-            raise ValueError(f"crosses must be at least 1, got {crosses}")
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.whole(crosses=crosses)
+        super().__init__(schema, dim, **options)
         self.cross = VectorCrossNet(self.d_in, crosses)
         self.mlp = MLP(self.d_in, widths, dropout=dropout, batch_norm=batch_norm)
         self.head = linear(self.d_in + self.mlp.d_out, 1)

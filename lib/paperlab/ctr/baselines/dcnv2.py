@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -67,7 +68,7 @@ class DCNv2(ClickModel):
         ``crossnet_only`` a Linear on x_L (no MLP: ``widths`` and what follows are not used).
     crosses: layers L >= 1. rank: None for full matrices, else the rank r >= 1 of ``experts`` K >= 1
         low-rank experts (the paper's DCN-Mix; r = 32, K = 4 in BARS).
-    widths, dropout, batch_norm: see `MLP`.
+    widths, dropout, batch_norm: see `MLP`. options: see `ClickModel`.
     Raises ValueError for an unknown structure or a number out of range.
     """
 
@@ -83,16 +84,11 @@ class DCNv2(ClickModel):
         widths: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, not {structure!r}")
-        if min(crosses, experts, 1 if rank is None else rank) < 1:
-            raise ValueError(
-                f"crosses, experts and rank must be at least 1, got {crosses}, {experts}, {rank}"
-            )
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.one_of(STRUCTURES, structure=structure)
+        checks.whole(crosses=crosses, experts=experts, rank=1 if rank is None else rank)
+        super().__init__(schema, dim, **options)
         self.structure = structure
         self.cross = (
             CrossNet(self.d_in, crosses)

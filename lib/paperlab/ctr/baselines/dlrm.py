@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -33,7 +34,7 @@ class DLRM(ClickModel):
     through the bottom MLP, as they are; a schema without numeric fields has no
     bottom, and then the top MLP sees dot products only: no field by itself.
     bottom_widths: hidden layers of the bottom MLP; ReLU also at its end, as in the released code.
-    widths, dropout, batch_norm: the top MLP, see `MLP`.
+    widths, dropout, batch_norm: the top MLP, see `MLP`. options: see `ClickModel`.
     Raises ValueError when there is no pair.
     """
 
@@ -46,14 +47,14 @@ class DLRM(ClickModel):
         widths: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
         fields = tuple(f for f in schema.fields if f.kind != "numeric")
+        checks.widths(True, bottom_widths=bottom_widths)
         n = len(fields) + bool(schema.numeric)
         if n < 2:
             raise ValueError(f"schema must give at least two vectors to pair, it gives {n}")
-        super().__init__(replace(schema, fields=fields), dim, lr, embedding_l2)
+        super().__init__(replace(schema, fields=fields), dim, **options)
         self.schema = schema
         self.bottom = None
         if schema.numeric:

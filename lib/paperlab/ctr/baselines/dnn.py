@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DNN(ClickModel):
-    """MLP(e), e the F field vectors end to end. widths, dropout, batch_norm: see `MLP`."""
+    """MLP(e), e the F field vectors end to end. See `MLP` and, for options, `ClickModel`."""
 
     def __init__(
         self,
@@ -27,10 +27,9 @@ class DNN(ClickModel):
         widths: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        super().__init__(schema, dim, **options)
         self.mlp = MLP(self.d_in, widths, out=1, dropout=dropout, batch_norm=batch_norm)
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:

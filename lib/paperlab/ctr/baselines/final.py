@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -78,7 +79,7 @@ class FINAL(ClickModel):
     blocks: hidden layers of each block, ``[(400, 400)]`` for 1B, ``[(400, 400), (800,)]`` for 2B;
         every layer is interaction, BatchNorm?, ReLU, Dropout?.
     kind: see `FactorizedInteraction`; ``concat`` needs even widths. gate: `FieldGate` before the
-        first block. dropout: a probability in [0, 1).
+        first block. dropout: a probability in [0, 1). options: see `ClickModel`.
     With two or more blocks, ``loss`` is `distilled_loss`.
     Raises ValueError for an unknown kind, no block, a block without layers, an odd or zero width.
     """
@@ -93,17 +94,16 @@ class FINAL(ClickModel):
         gate: bool = False,
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        checks.one_of(KINDS, kind=kind)
+        checks.inside("[0, 1)", dropout=dropout)
         even = 2 if kind == "concat" else 1
         if not blocks or any(not widths or min(widths) < 1 for widths in blocks):
             raise ValueError(f"blocks must hold widths of at least 1, one a layer, got {blocks}")
         if any(w % even for widths in blocks for w in widths):
             raise ValueError(f"blocks must hold even widths where kind is 'concat', got {blocks}")
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        super().__init__(schema, dim, **options)
         self.gate = FieldGate(self.n_fields) if gate else None
         self.blocks = nn.ModuleList()
         for k, widths in enumerate(blocks):

@@ -54,12 +54,11 @@ class FM(ClickModel):
     """b + sum_f w_f + sum_{f<g} <e_f, e_g>.
 
     w and e are columns of one table of width ``dim + 1``, so that one lookup fetches both.
+    options: see `ClickModel`.
     """
 
-    def __init__(
-        self, schema: Schema, dim: int = 16, *, lr: float = 1e-3, embedding_l2: float = 0.0
-    ):
-        super().__init__(schema, dim + 1, lr=lr, embedding_l2=embedding_l2)
+    def __init__(self, schema: Schema, dim: int = 16, **options):
+        super().__init__(schema, dim + 1, **options)
         self.dim, self.d_in = dim, self.n_fields * dim
         self.bias = nn.Parameter(torch.zeros(()))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -50,6 +51,7 @@ class GDCN(ClickModel):
 
     structure: ``stacked`` (GDCN-S) is an MLP on x_L, ``parallel`` (GDCN-P) a Linear on
         [x_L; MLP(x_0)]. crosses: layers L >= 1. widths, dropout, batch_norm: see `MLP`.
+    options: see `ClickModel`.
     Raises ValueError for an unknown structure or crosses < 1.
     """
 
@@ -63,14 +65,11 @@ class GDCN(ClickModel):
         widths: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if structure not in STRUCTURES:
-            raise ValueError(f"structure must be one of {', '.join(STRUCTURES)}, not {structure!r}")
-        if crosses < 1:
-            raise ValueError(f"crosses must be at least 1, got {crosses}")
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.one_of(STRUCTURES, structure=structure)
+        checks.whole(crosses=crosses)
+        super().__init__(schema, dim, **options)
         self.structure = structure
         self.cross = GatedCrossNet(self.d_in, crosses)
         out = 1 if structure == "stacked" else None

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class LR(ClickModel):
-    """b + sum_f w_f: one weight an id, a table of width 1."""
+    """b + sum_f w_f: one weight an id, a table of width 1. options: see `ClickModel`."""
 
-    def __init__(self, schema: Schema, *, lr: float = 1e-3, embedding_l2: float = 0.0):
-        super().__init__(schema, 1, lr=lr, embedding_l2=embedding_l2)
+    def __init__(self, schema: Schema, **options):
+        super().__init__(schema, 1, **options)
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:

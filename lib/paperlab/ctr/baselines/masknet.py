@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -27,6 +28,7 @@ class MaskBlock(nn.Module):
 
     The mask m reads all field vectors e and has the width of v; its hidden layer has
     ``ratio`` x that width. dropout: on v', a probability in [0, 1).
+    options: see `ClickModel`.
     """
 
     def __init__(self, d_mask: int, d_in: int, d_out: int, ratio: float, dropout: float):
@@ -48,6 +50,7 @@ class MaskNet(ClickModel):
         blocks of ``block_width`` units on LN(e), end to end into an MLP of ``widths``.
     ratio: hidden units of a mask for each unit that it masks, > 0.
     dropout: after every block and hidden layer, a probability in [0, 1).
+    options: see `ClickModel`.
     The mask reads e before its LayerNorm, as the released code and BARS have it; that LayerNorm is
     always on here (FuxiCTR: optional).
     Raises ValueError for an unknown kind, a ratio of 0 or less, no block.
@@ -64,20 +67,15 @@ class MaskNet(ClickModel):
         blocks: int = 1,
         block_width: int = 64,
         dropout: float = 0.0,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        if ratio <= 0:
-            raise ValueError(f"ratio must be above 0, got {ratio}")
+        checks.one_of(KINDS, kind=kind)
+        checks.positive(ratio=ratio)
+        checks.whole(blocks=blocks, block_width=block_width)
+        checks.inside("[0, 1)", dropout=dropout)
         serial = kind == "serial"
-        if min((len(widths),) if serial else (blocks, block_width)) < 1:
-            raise ValueError(
-                f"widths must name at least one serial block; blocks and block_width must be at "
-                f"least 1: got {tuple(widths)}, {blocks}, {block_width}"
-            )
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.widths(not serial, widths=widths)
+        super().__init__(schema, dim, **options)
         self.kind = kind
         self.norm = GroupedLayerNorm(self.n_fields, dim)
         ins = (self.d_in, *widths[:-1]) if serial else (self.d_in,) * blocks

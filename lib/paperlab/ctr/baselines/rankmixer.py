@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -49,6 +50,7 @@ class RankMixer(ClickModel):
     tokens: T >= 1; the concatenated fields, padded with zeros, are cut into T equal chunks, each
         with its own Linear to a token (ours: the paper groups fields by meaning).
     width: D, a multiple of T. layers: blocks >= 1. expansion: k >= 1 (the SSR authors' runs: 1).
+    options: see `ClickModel`.
     Raises ValueError when T does not divide D or a number is below 1.
     """
 
@@ -61,15 +63,11 @@ class RankMixer(ClickModel):
         width: int = 256,
         layers: int = 2,
         expansion: int = 4,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if min(tokens, width, layers, expansion) < 1 or width % tokens:
-            raise ValueError(
-                f"width must be a multiple of tokens, and tokens, layers and expansion at least 1: "
-                f"got {width}, {tokens}, {layers}, {expansion}"
-            )
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.whole(tokens=tokens, width=width, layers=layers, expansion=expansion)
+        checks.multiple(tokens, width=width)
+        super().__init__(schema, dim, **options)
         chunk = -(-self.d_in // tokens)
         self.padding = chunk * tokens - self.d_in
         self.tokenize = GroupedLinear(tokens, chunk, width)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.click import ClickModel
@@ -58,7 +59,7 @@ class Wukong(ClickModel):
 
     layers >= 1. n_lcb, n_fmb: embeddings that a layer's linear and pairwise part give, >= 1.
     rank: mixtures r in a layer's pairs, >= 1. fmb_widths: hidden layers of a layer's MLP.
-    widths, dropout, batch_norm: the MLP at the end, see `MLP`.
+    widths, dropout, batch_norm: the MLP at the end, see `MLP`. options: see `ClickModel`.
     Raises ValueError for numbers out of range.
     """
 
@@ -75,15 +76,10 @@ class Wukong(ClickModel):
         widths: Sequence[int] = (256,),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if min(layers, n_lcb, n_fmb, rank) < 1:
-            raise ValueError(
-                f"layers, n_lcb, n_fmb and rank must be at least 1, "
-                f"got {layers}, {n_lcb}, {n_fmb}, {rank}"
-            )
-        super().__init__(schema, dim, lr=lr, embedding_l2=embedding_l2)
+        checks.whole(layers=layers, n_lcb=n_lcb, n_fmb=n_fmb, rank=rank)
+        super().__init__(schema, dim, **options)
         n = n_lcb + n_fmb
         self.layers = nn.Sequential(
             *(

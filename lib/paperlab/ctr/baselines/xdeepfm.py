@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ... import checks
 from ...data.schema import Schema
 from ...data.store import Batch
 from ...nn.mlp import linear
@@ -51,7 +52,7 @@ class CIN(nn.Module):
 class XDeepFM(DeepFM):
     """LR + CIN + MLP; the table is FM's, w and e in one row.
 
-    maps: see `CIN`. widths, dropout, batch_norm: see `MLP`.
+    maps: see `CIN`. widths, dropout, batch_norm: see `MLP`. options: see `ClickModel`.
     Raises ValueError when there is no layer of maps, or one below 1.
     """
 
@@ -64,19 +65,16 @@ class XDeepFM(DeepFM):
         widths: Sequence[int] = (400, 400, 400),
         dropout: float = 0.0,
         batch_norm: bool = False,
-        lr: float = 1e-3,
-        embedding_l2: float = 0.0,
+        **options,
     ):
-        if not maps or min(maps) < 1:
-            raise ValueError(f"maps must be numbers of at least 1, one a layer, got {tuple(maps)}")
+        checks.widths(maps=maps)
         super().__init__(
             schema,
             dim,
             widths=widths,
             dropout=dropout,
             batch_norm=batch_norm,
-            lr=lr,
-            embedding_l2=embedding_l2,
+            **options,
         )
         self.cin = CIN(self.n_fields, maps)
         self.head = linear(sum(maps), 1)

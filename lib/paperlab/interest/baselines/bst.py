@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...nn.attention import MultiHeadAttention
 from ...nn.encodings import positions
@@ -40,8 +41,8 @@ class BST(InterestModel):
         dropout: float = 0.0,
         **options,
     ):
-        if dim % 2:
-            raise ValueError(f"dim must be even, for pairs of sine and cosine, got {dim}")
+        checks.multiple(2, dim=dim)  # pairs of sine and cosine
+        checks.inside("[0, 1)", dropout=dropout)
         super().__init__(schema, dim, **options)
         d = self.d_event + dim
         self.table = nn.Embedding.from_pretrained(

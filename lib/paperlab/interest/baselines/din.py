@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...nn.attention import masked_softmax, pool
 from ...nn.encodings import TemporalEncoding
@@ -99,8 +100,7 @@ class DIN(InterestModel):
         dropout: float = 0.0,
         **options,
     ):
-        if not attention:
-            raise ValueError("attention must name at least one width, got none")
+        checks.widths(attention=attention)
         super().__init__(schema, dim, **options)
         self.softmax, self.product, d = softmax, tr, self.d_event
         length = schema.length

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import checks
 from ...data.schema import Schema
 from ...nn.attention import MultiHeadAttention
 from ...nn.encodings import positions
@@ -67,8 +68,8 @@ class SASRec(InterestModel):
         dropout: float = 0.0,
         **options,
     ):
-        if blocks < 1:
-            raise ValueError(f"blocks must be at least 1, got {blocks}")
+        checks.whole(blocks=blocks, heads=heads)
+        checks.inside("[0, 1)", dropout=dropout)
         super().__init__(schema, dim, **options)
         d = self.d_event
         self.table = nn.Embedding(schema.length + 1, d)
@@ -90,7 +91,10 @@ class SASRec(InterestModel):
         return self.norm(x)
 
     def interest(self, events, target, mask, elapsed):
+        order = mask.int().argsort(dim=1, stable=True)  # an unknown event last is padding, too
+        events = events.gather(1, order[:, :, None].expand_as(events))
+        mask = mask.gather(1, order)
         x, _ = self.encode(events, target, mask, elapsed)
         h = self.states(F.dropout(x, self.dropout, self.training), mask, last=True).squeeze(1)
-        h = h * mask[:, -1:]  # padding stands in front: the last step is there unless none is
+        h = h * mask[:, -1:]  # padding stands in front: the last step is real unless none is
         return torch.cat([h, target, h * target], 1)
