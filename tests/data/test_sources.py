@@ -146,7 +146,9 @@ def test_columns_that_stand_twice_or_are_missing():
 # Numbers as text, and the users' own keys ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["nan", "NaN", "inf", "-inf", "1e400", "3.5", "1e300", "seven", "0x7"])
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "inf", "-inf", "1e400", "3.5", "1e300", "seven", "0x7"]
+)
 def test_a_count_that_is_no_finite_whole_number_is_set_aside(tmp_path, word):
     text = "".join(f"{k % 2}\t{word if k % 3 else 1}\tx\n" for k in range(300))
     (tmp_path / "x.tsv").write_text(text)
