@@ -3,12 +3,18 @@
 import errno
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from paperlab.data import catalogue, fetch, prepare, sources
 
 BODY = b"label\n" * 1000
+asked = []  # paths of the requests to the server
 
 
 @pytest.fixture
@@ -21,9 +27,11 @@ def shelf(tmp_path, monkeypatch):
 @pytest.fixture
 def server():
     """A file server on loopback: /whole sends all, /cut promises all and sends half."""
+    asked.clear()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.path)
             if self.path == "/gone":
                 self.send_error(404)
                 return
@@ -125,3 +133,74 @@ def test_a_full_disk_while_preparing_can_be_gone_on_from(tmp_path, monkeypatch):
     prepare.prepare(source, recipe, tmp_path / "cut", {})
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "cut" / path.name).read_bytes() == path.read_bytes()
+
+
+# Several processes ---------------------------------------------------------------------------------
+
+
+def test_four_who_need_one_file_download_it_once(shelf, server):
+    one = entry(f"{server}/whole")
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch.official(one, "x.tsv"), range(4)))
+    assert {p.read_bytes() for p in paths} == {BODY}
+    assert asked == ["/whole"]
+
+
+WORKER = """
+import sys, time
+from paperlab import data
+from paperlab.data import sources
+sources.CHUNK_BYTES = 1 << 12
+chunks = sources.TextSource.chunks
+def slow(self, *place):
+    for chunk in chunks(self, *place):
+        time.sleep(.01)
+        yield chunk
+sources.TextSource.chunks = slow
+print("ready", flush=True)
+sys.stdin.readline()
+for name in sys.argv[1:]:
+    log = data.load(name)
+    print(name, *(len(getattr(log, p)) for p in ("train", "valid", "test")), flush=True)
+"""
+
+
+def bytes_of(cache) -> dict[str, bytes]:
+    files = [p for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    return {str(p.relative_to(cache)): p.read_bytes() for p in files}
+
+
+def test_two_processes_that_prepare_one_set_make_one_right_store(tmp_path):
+    draw = np.random.default_rng(0)
+    for name, file in (("retailrocket", "events.csv"), ("criteo-kaggle", "train.txt")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    with (tmp_path / "retailrocket/events.csv").open("w") as file:
+        file.write("timestamp,visitorid,event,itemid,transactionid\n")
+        for k in range(4000):
+            file.write(f"{10**12 + 1000 * k},{draw.integers(300)},view,{draw.integers(900)},\n")
+    with (tmp_path / "criteo-kaggle/train.txt").open("w") as file:
+        for k in range(2000):
+            file.write(f"{k % 2}\t" + "\t".join(map(str, draw.integers(9, size=39))) + "\n")
+
+    def run(cache: str, count: int) -> list[list[str]]:
+        environment = {"PAPERLAB_DATA": str(tmp_path), "PAPERLAB_CACHE": str(tmp_path / cache)}
+        command = [sys.executable, "-c", WORKER, "retailrocket", "criteo-kaggle"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        workers = [
+            subprocess.Popen(command, env=os.environ | environment, text=True, **pipes)
+            for _ in range(count)
+        ]
+        for worker in workers:
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        said = [worker.communicate() for worker in workers]
+        assert [worker.returncode for worker in workers] == [0] * count, said
+        return [out.splitlines() for out, _ in said]
+
+    (alone,) = run("alone", 1)
+    assert run("shared", 2) == [alone, alone]
+    assert bytes_of(tmp_path / "shared") == bytes_of(tmp_path / "alone")
+    assert not list(tmp_path.glob("*/*.part"))

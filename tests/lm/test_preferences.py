@@ -92,6 +92,49 @@ def test_a_loader_gives_every_pair_once_in_a_new_seeded_order_each_pass():
         data.loader(0)
 
 
+def test_an_empty_prompt_is_end_of_text_on_either_side_and_in_any_amount_of_padding():
+    data = from_text("some", [("", "yes", "no"), ("a longer prompt", "yes", "no")])
+    for side in ("right", "left"):
+        batch = data.take([0, 1], side)
+        assert batch.ids[0][batch.attention[0]].tolist() == [data.eos, *b"yes", data.eos]
+        assert batch.ids[0][batch.mask[0]].tolist() == [*b"yes", data.eos]
+        # every scored token has a token before it
+        first = batch.mask.int().argmax(1)
+        assert (batch.attention.int().argmax(1) < first).all()
+    assert data.truncated(10, 1).take([0]).mask.sum(1).tolist() == [1, 1]
+    assert data.pairs[0].prompt == ()  # the pair itself is as it was
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: Preferences("p", (Pair((1,), (9,), (2,)),), 3).take([0]),
+            ValueError,
+            r"0\.\.4, got",
+        ),
+        (lambda: Preferences("p", (Pair((-1,), (1,), (2,)),), 3).take([0]), ValueError, "got -1"),
+        (
+            lambda: Preferences("p", (Pair((1,), (1.5,), (2,)),), 3).take([0]),
+            ValueError,
+            "integers",
+        ),
+        (lambda: some(3).take([3]), IndexError, r"some has pairs 0\.\.2, not 3"),
+        (lambda: some(3).take([-1]), IndexError, r"some has pairs 0\.\.2, not -1"),
+        (lambda: some(3).take([]), ValueError, "a batch needs at least one pair"),
+        (
+            lambda: from_text("p", [("\ud800", "a", "b")]),
+            ValueError,
+            "p: a text is not valid Unicode",
+        ),
+    ],
+)
+def test_what_is_no_batch_is_refused_in_one_line(make, error, message):
+    with pytest.raises(error, match=message) as raised:
+        make()
+    assert "\n" not in str(raised.value)
+
+
 def test_mismatched_responses_come_from_the_next_pair():
     assert mismatched(PAIRS) == [Pair((1, 2, 3), (9,), (10, 11)), Pair((7, 8), (4, 5), (6,))]
 
@@ -166,24 +209,27 @@ BAD = {
     json.dumps(GOOD | {"chosen": " "}): "a response is empty",
     json.dumps(GOOD | {"rejected": "yes"}): "the two responses are the same",
     "": "not JSON",
+    "[" * 100_000: "nested too deeply",
+    json.dumps(GOOD | {"prompt": None}): "prompt missing or not text",
+    json.dumps(GOOD | {"rejected": "\ud800"}): "rejected not valid Unicode",
 }
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_each_bad_line_is_told_with_its_number(tmp_path, packed):
+def test_each_bad_line_gives_a_warning_with_its_number(tmp_path, packed):
     lines = [json.dumps(GOOD)]
     for line in BAD:
         lines += [line, json.dumps(GOOD | {"prompt": f"q{len(lines)}"})]
     path = tmp_path / ("mine.jsonl.gz" if packed else "mine.jsonl")
     raw = "\n".join(lines).encode() + b"\n\xff\xfe\n"
     path.write_bytes(gzip.compress(raw) if packed else raw)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         found = from_jsonl(path)
     wanted = [(2 * k + 2, reason) for k, reason in enumerate(BAD.values())]
     wanted.append((len(lines) + 1, "not JSON"))
     assert list(found.problems) == wanted
-    assert [str(w.message) for w in told] == [f"{path.name}, line {n}: {r}" for n, r in wanted]
+    assert [str(w.message) for w in warned] == [f"{path.name}, line {n}: {r}" for n, r in wanted]
     assert len(found) == len(BAD) + 1
     assert found.pairs[0].chosen == (*b"yes", BYTES)
     assert found.pairs[1].prompt == tuple(b"q1")

@@ -58,11 +58,11 @@ class Entry:
 def entries() -> dict[str, Entry]:
     """Every entry of data/catalogue.toml by name."""
     raw = tomllib.loads((data_root() / "catalogue.toml").read_text())
-    found = {}
+    known = {}
     for name, fields in raw.items():
         forms = {k: tuple(File(**f) for f in fields.pop(k, ())) for k in ("files", "local")}
-        found[name] = Entry(name, **fields, **forms)
-    return found
+        known[name] = Entry(name, **fields, **forms)
+    return known
 
 
 def entry(name: str) -> Entry:

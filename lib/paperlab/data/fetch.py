@@ -35,12 +35,12 @@ def local_form(entry: Entry, *names: str) -> dict[str, Path] | None:
     names: the files that are asked for; all of them without.
     """
     wanted = [f for f in entry.local if f.name in names or not names]
-    found = {f.name: p for f in wanted if (p := _find(entry, f)) is not None}
-    if len(found) < len(wanted) or not found:
+    paths = {f.name: p for f in wanted if (p := _find(entry, f)) is not None}
+    if len(paths) < len(wanted) or not paths:
         return None
     for file in wanted:
-        _check(found[file.name], file)
-    return found
+        _check(paths[file.name], file)
+    return paths
 
 
 def official(entry: Entry, name: str) -> Path:

@@ -73,8 +73,8 @@ class _Codes:
         new = new.with_row_index("code", offset=len(self) + 1)
         new = new.select("text", pl.col("code").cast(pl.Int32))
         self.table = pl.concat([self.table, new])
-        found = texts.join(self.table, on="text", how="left", maintain_order="left")
-        return found["code"].to_numpy()
+        codes = texts.join(self.table, on="text", how="left", maintain_order="left")
+        return codes["code"].to_numpy()
 
 
 def deal(source, what: Interactions, work: Path, seed: int) -> Dealt:

@@ -274,11 +274,11 @@ def _never_met(
     items: int,
 ) -> Int[np.ndarray, " n"]:
     """One item a row that its user never meets; ``met`` holds user * (items + 1) + item, sorted."""
-    found = draw(len(user))
+    drawn = draw(len(user))
     open_ = np.arange(len(user))
     while len(open_):
-        pair = user[open_] * (items + 1) + found[open_]
+        pair = user[open_] * (items + 1) + drawn[open_]
         place = np.minimum(np.searchsorted(met, pair), len(met) - 1)
         open_ = open_[met[place] == pair]
-        found[open_] = draw(len(open_))
-    return found
+        drawn[open_] = draw(len(open_))
+    return drawn

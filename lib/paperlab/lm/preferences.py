@@ -263,10 +263,10 @@ def from_jsonl(path: str | Path) -> Preferences:
     from ..data.formats import preferences
 
     path = Path(path)
-    found = preferences.from_lines(path)
-    for number, reason in found.set_aside:
+    texts = preferences.from_lines(path)
+    for number, reason in texts.set_aside:
         warnings.warn(f"{path.name}, line {number}: {reason}", stacklevel=2)
-    return from_text(found.name, found.rows, found.set_aside)
+    return from_text(texts.name, texts.rows, texts.set_aside)
 
 
 def load(name: str, **options) -> Preferences:
@@ -281,5 +281,5 @@ def load(name: str, **options) -> Preferences:
     known = [e.name for e in data.catalogue.entries().values() if e.kind == "preferences"]
     if name not in known:
         raise ValueError(f"name must be one of {', '.join(known)}, not {name!r}")
-    found = data.load(name, **options)
-    return from_text(found.name, found.rows, found.set_aside)
+    texts = data.load(name, **options)
+    return from_text(texts.name, texts.rows, texts.set_aside)

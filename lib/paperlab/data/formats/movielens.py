@@ -22,8 +22,7 @@ FIRST_GENRE = (
 
 def tables(entry: Entry) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Ratings (user_id, item_id, rating, timestamp in s), users, and items with their genres."""
-    found = fetch.local_form(entry) if entry.local else None
-    if found:
+    if entry.local and fetch.local_form(entry):
         ratings, users, items = parquet.local(
             entry, *(f"{n}.parquet" for n in ("ratings", "users", "items"))
         )

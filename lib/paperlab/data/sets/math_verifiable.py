@@ -42,9 +42,9 @@ def load(entry: Entry, *, part: Part = "math_train_answers") -> Problems:
     rows = frame.select(*([BODY[part]] if part in BODY else []), prompt, answer).rows()
     good, bad = [], []
     for number, (*texts, solution) in enumerate(rows, 1):
-        found = boxed(solution) if answer == "solution" else _written(solution)
-        if found and all(texts):
-            good.append((" ".join(texts), found))
+        answer_text = boxed(solution) if answer == "solution" else _written(solution)
+        if answer_text and all(texts):
+            good.append((" ".join(texts), answer_text))
         else:
             bad.append((number, "no answer"))
     return Problems(f"{entry.name}-{part}", *zip(*good, strict=True), tuple(bad))
