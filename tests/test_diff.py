@@ -93,7 +93,7 @@ def test_everything_that_differs_is_listed_and_nothing_else(two):
         ["version of torch", "2.13.0", "2.14.0"],
     ]
     assert found["Parameters"] == [["n", "3", "4"]]
-    line = ["table", "model=two", "auc", "0.51", "0.761", "-0.251 [-0.254, -0.248]", "3"]
+    line = ["table", "model=two", "auc", "0.51", "0.761", "-0.251 [-0.255, -0.247]", "3"]
     assert found["Metrics"] == [line]
     assert found["Other results"] == [["alone", "1.5", "2.5"], ["new", "not there", "x"]]
     more = ["<b>more</b>", "not there", "supported"]
@@ -135,7 +135,10 @@ SIDES = st.dictionaries(st.sampled_from("abcde"), VALUES | st.lists(VALUES, max_
 @settings(max_examples=100, deadline=None)
 @given(SIDES, SIDES)
 def test_order_does_not_matter_and_counts_add_up(x, y):
-    sides = [diff.Run("", record(parameters=p, metrics=p, figures=[]), Path()) for p in (x, y)]
+    sides = [
+        diff.Run("", record(parameters=p, metrics=p, figures=[], tables={}, verdicts=[]), Path())
+        for p in (x, y)
+    ]
     for ahead, back in zip(diff.sections(*sides), diff.sections(*sides[::-1]), strict=True):
         if ahead.title in ("Parameters", "Other results"):
             names = {cells[0] for differs, cells in ahead.lines if differs}
@@ -195,7 +198,7 @@ def test_the_command_as_a_user_types_it(two, tmp_path, monkeypatch):
     done = paperlab(tmp_path, "diff", "20261101", f"data/runs/{B}", "--html", str(page), COLUMNS="200")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"a = {A}\nb = {B}\n" in done.stdout
-    for told in ("Parameters: 2 of 3 are equal", "-0.251 [-0.254, -0.248]", "supported", "d2"):
+    for told in ("Parameters: 2 of 3 are equal", "-0.251 [-0.255, -0.247]", "supported", "d2"):
         assert told in done.stdout
     assert page.read_text() == diff.page(*two)
 

@@ -60,11 +60,13 @@ def test_what_is_computed_counts(other):
 
 
 def test_statements_that_only_show_do_not_count():
-    shown = "plots.show(figure, 'a', 'caption')\nwidgets.explore(g)\nverdict.show(record, claims)"
+    shown = "plots.show(figure, 'a', 'caption')\nwidgets.explore(g)"
     assert digest.of(f"x = f(1)\n{shown}\nrecords.show_claims(full)", {}) == digest.of(
         "x = f(1)", {}
     )
     assert digest.of("full = records.show_reference('101_x')", {}) != digest.of("", {})  # a value
+    claims = "verdict.show(record, [verdict.claim(record, 't', 'main', 'A', 'B', delta={})])"
+    assert digest.of(claims.format(0.1), {}) != digest.of(claims.format(0.2), {})
     assert digest.of("x = f(1)\nrecord.save()", {}) != digest.of("x = f(1)", {})
 
 

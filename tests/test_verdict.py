@@ -380,8 +380,12 @@ def test_a_direction_is_declared_or_said():
         verdict.claim(known, "t", "main", "a", "b", metric="logloss", delta=0.01)
     said = verdict.claim(known, "t", "main", "a", "b", metric="logloss", delta=0.01, better="lower")
     assert verdict.judge([said])[0].outcome == "contradicted"
-    known["tables"]["main"]["metric"] = ["auc", "logloss"]
-    assert verdict.claim(known, "t", "main", "a", "b", delta=0.01).metric == "auc"
+    known["tables"]["main"]["metrics"] = {"auc": "higher", "logloss": "lower"}
+    ways = {
+        m: verdict.claim(known, "t", "main", "a", "b", delta=0.01, metric=m).better
+        for m in ("auc", "logloss")
+    }
+    assert ways == known["tables"]["main"]["metrics"]
     known["tables"] = {}
     with pytest.raises(ValueError, match="'main' declares no metric: name one"):
         verdict.claim(known, "t", "main", "a", "b", delta=0.01)

@@ -3,7 +3,8 @@
 Two runs with one digest and one set of parameters give the same numbers. The digest covers
 
 - the notebook's code cells, without the statements that only show something: calls on ``plots`` and
-  ``widgets``, `verdict.show`, `records.show_reference` and `records.show_claims`;
+  ``widgets``, `records.show_reference` and `records.show_claims` (`verdict.show` counts: it puts
+  claims into the record);
 - the library files that the cells import, directly or not, also where an import stands inside a
   function, without those in `DISPLAY`, which draw, store and report numbers but make none;
 - for each data set whose name is a string in the cells, in the manifest, or in a library file that
@@ -33,7 +34,7 @@ DISPLAY = frozenset(
         *("index", "diff", "commands", "cli", "new", "teach"),
     )
 )  # fmt: skip
-SHOWING = frozenset({"verdict.show", "records.show_reference", "records.show_claims"})
+SHOWING = frozenset({"records.show_reference", "records.show_claims"})
 CATALOGUE = "data/catalogue.toml"
 
 

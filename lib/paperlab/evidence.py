@@ -212,7 +212,7 @@ def build(
     """A comparison from a record's table, with the table's own roles where none are given.
 
     record: a notebook's Record, or one read from JSON: its metrics[table] are rows, its
-    tables[table] their roles (group, metric, better, pair), its units[table] a `Units`, or the
+    tables[table] their roles (as `Record.table` declares them), its units[table] a `Units`, or the
     name of its file in ``folder``. options: the keywords of `paired` or `paired_units`.
     """
     options = {k: v for k, v in options.items() if v is not None}
@@ -223,10 +223,12 @@ def build(
         return replace(paired_units(units, a, b, **options), source=source)
     roles = _part(record, "tables").get(table, {})
     named = {"metric": roles.get("metric"), "by": roles.get("group"), "pair": roles.get("pair")}
-    named = {k: v if isinstance(v, str) else v[0] for k, v in named.items() if v}
+    named = {k: v for k, v in named.items() if v}
     options = named | options
     _check("metric" in options, f"table {table!r} declares no metric: name one")
-    made = paired(_part(record, "metrics")[table], a, b, **options)
+    tables = _part(record, "metrics")
+    _check(table in tables, f"the record has no table {table!r}; it has {', '.join(tables)}")
+    made = paired(tables[table], a, b, **options)
     return replace(made, source=source | options)
 
 
@@ -236,10 +238,10 @@ def direction(record: Record | dict, table: str, metric: str) -> str:
     Raises ValueError where the table does not say so of this metric.
     """
     roles = _part(record, "tables").get(table, {})
-    own = roles.get("metrics") or {roles.get("metric"): roles.get("better")}
-    if not own.get(metric):
+    ways = roles.get("metrics") or {roles.get("metric"): roles.get("better")}
+    if not ways.get(metric):
         raise ValueError(f"table {table!r} does not declare what is better in {metric!r}: better=")
-    return own[metric]
+    return ways[metric]
 
 
 def compare(

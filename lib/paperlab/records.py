@@ -200,21 +200,14 @@ def show_claims(record: dict | None, folder: Path | None = None) -> None:
     """
     if record is None:
         return
-    import polars as pl
-
-    from . import plots, verdict
+    from . import verdict
 
     try:
         judged = verdict.rejudge(record, folder or project_root() / "data/reference")
     except ValueError as error:
         print(error)
         return
-    lines = [
-        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", j.outcome, j.note)
-        for j in judged
-    ]
-    columns = ["claim", "difference", "smallest effect that matters", "outcome", "note"]
-    plots.table(pl.DataFrame(lines, columns, orient="row"))
+    verdict.table(judged)
 
 
 def keep(folder: Path, root: Path) -> Path:

@@ -289,22 +289,32 @@ def claim(
 
 def show(record: Record, claims: Sequence[Claim]) -> list[Judged]:
     """Judge the claims, store them in the record so that `rejudge` finds them, show one table."""
-    import polars as pl
+    judged = judge(claims)
+    record.verdicts = [j.stored() for j in judged]
+    table(judged)
+    return judged
+
+
+def table(judged: Sequence[Judged]) -> None:
+    """Show judged claims: claim, difference, the smallest effect that matters, outcome."""
+    from IPython.display import Markdown
 
     from . import plots
 
-    judged = judge(claims)
-    record.verdicts = [j.stored() for j in judged]
-    kinds = {c.kind: KINDS[c.kind] for claim in claims for c in claim.comparisons}
-    tested = sum(c.kind != "exact" for claim in claims for c in claim.comparisons)
-    head = f"difference [interval: {', '.join(kinds.values())}; Holm over {tested}]"
+    parts = [c for j in judged for c in j.claim.comparisons]
+    kinds = dict.fromkeys(KINDS[c.kind] for c in parts)
+    tested = sum(c.kind != "exact" for c in parts)
+    head = f"difference [interval: {', '.join(kinds)}; Holm over {tested}]"
     rows = [
-        (j.claim.text, j.evidence, f"{j.claim.delta:.3g} {j.claim.metric}", j.outcome, j.note)
+        {
+            "claim": j.claim.text,
+            head: j.evidence,
+            "smallest effect that matters": f"{j.claim.delta:.3g} {j.claim.metric}",
+            "outcome": Markdown(f"**{j.outcome}**" + f" ({j.note})" * bool(j.note)),
+        }
         for j in judged
     ]
-    columns = ["claim", head, "smallest effect that matters", "outcome", "note"]
-    plots.table(pl.DataFrame(rows, columns, orient="row"))
-    return judged
+    plots.table(rows)
 
 
 def rejudge(record: dict, folder: Path | None = None) -> list[Judged]:
