@@ -1,8 +1,9 @@
-"""The real JupyterLab, as `make lab` starts it, in headless Chromium: every notebook is run and every slider moved.
+"""The real JupyterLab, as `make lab` starts it, in headless Chromium: pages open and sliders answer.
 
-What is seen is kept in test-artefacts: a picture of each notebook, explorers.json with the
-milliseconds that each slider took, and 000_start_here_lab.png, which is the README's picture of the
-start page: copy it to figures/ to renew that one.
+The start page and the first notebook of every family are driven, the others by `make test-browser`.
+A slider is moved in a copy of its notebook that has only the cells that its explorer needs: nbval
+runs the whole. Pictures of what is seen are kept in test-artefacts; 000_start_here_lab.png is the
+README's picture of the start page: copy it to figures/ to renew that one.
 """
 
 import ast
@@ -12,8 +13,8 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import subprocess
+import symtable
 import sys
 import time
 import urllib.error
@@ -27,10 +28,27 @@ from paperlab import plots, records, runs
 ROOT = records.project_root(Path(__file__))
 START, *PAPERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 ARTEFACTS = ROOT / "test-artefacts"
+
+
+def has_explorer(book: Path) -> bool:
+    return "widgets.explore(" in book.read_text()
+
+
+FIRST = {}  # notebook of every family, which is its first digit
+for path in filter(has_explorer, PAPERS):
+    FIRST.setdefault(path.name[0], path)
+on_demand = pytest.mark.on_demand
+every = pytest.mark.parametrize(
+    "book",
+    [
+        pytest.param(p, id=p.stem, marks=() if p in FIRST.values() else on_demand)
+        for p in filter(has_explorer, PAPERS)
+    ],
+)
 # All cells are in the page, also those out of sight.
 TRACKER = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
-# Resolves when, after the next key, the figure of cell i holds other data; to the milliseconds from
-# one to the other, or null after 20 seconds. While a figure is drawn anew there may be none.
+# Resolves when, after the next key, the figure of cell i holds other data, to true, or after 20
+# seconds to false. While a figure is drawn anew there may be none.
 ANSWER = """i => {
   const cell = jupyterapp.shell.currentWidget.content.widgets[i].node;
   const held = () => {
@@ -40,10 +58,10 @@ ANSWER = """i => {
   const before = held();
   window.answer = new Promise(resolve => document.addEventListener('keydown', event => {
     const look = () => {
-      const now = held(), took = performance.now() - event.timeStamp;
-      if (now && now !== before) resolve(took);
-      else if (took > 20000) resolve(null);
-      else setTimeout(look, 2);
+      const now = held();
+      if (now && now !== before) resolve(true);
+      else if (performance.now() - event.timeStamp > 20000) resolve(false);
+      else setTimeout(look, 5);
     };
     look();
   }, { capture: true, once: true }));
@@ -135,14 +153,6 @@ def page(lab, chromium):
     lab.shut_down()
 
 
-@pytest.fixture(scope="module")
-def timings():
-    """Milliseconds by notebook and slider, written when all notebooks are through."""
-    found = {}
-    yield found
-    ARTEFACTS.joinpath("explorers.json").write_text(json.dumps(found, indent=1) + "\n")
-
-
 def listening(pid: int) -> dict[int, set]:
     """The addresses at which a process' descendants take connections, by process."""
     found = {}
@@ -154,14 +164,39 @@ def listening(pid: int) -> dict[int, set]:
     return found
 
 
-def explorer(book: Path) -> tuple[int, list[str]]:
-    """Index of the cell with the explorer, and the names of its sliders."""
-    for index, cell in enumerate(json.loads(book.read_text())["cells"]):
-        if cell["cell_type"] == "code" and "widgets.explore(" in "".join(cell["source"]):
-            for node in ast.walk(ast.parse("".join(cell["source"]))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) == "widgets.explore":
-                    return index, [keyword.arg for keyword in node.keywords]
-    raise AssertionError(f"{book.name} has no explorer")
+def names(source: str) -> tuple[set[str], set[str]]:
+    """The global names that a cell defines, and those that it or its functions use."""
+    top = symtable.symtable(source, "cell", "exec")
+    defined = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    used, inner = {s.get_name() for s in top.get_symbols() if s.is_referenced()}, [top]
+    while inner:
+        scope = inner.pop()
+        used |= {s.get_name() for s in scope.get_symbols() if s.is_global()}
+        inner += scope.get_children()
+    return defined, used
+
+
+def cut(book: Path, folder: Path) -> tuple[Path, int, list[str]]:
+    """Write a notebook of the explorer and the cells it needs; its path, the explorer's place, its sliders."""
+    content = json.loads(book.read_text())
+    title, *cells = content["cells"]
+    code = [c for c in cells if c["cell_type"] == "code"]
+    sources = ["".join(c["source"]) for c in code]
+    (last,) = [k for k, source in enumerate(sources) if "widgets.explore(" in source]
+    kept, needed = [], {"widgets"}
+    for k in range(last, -1, -1):
+        defined, used = names(sources[k])
+        if k == last or defined & needed:
+            kept.insert(0, code[k] | {"outputs": [], "execution_count": None})
+            needed = needed - defined | used - defined
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(sources[last]))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "widgets.explore"
+    ]
+    path = folder / f"cut_{book.name}"
+    path.write_text(json.dumps(content | {"cells": [title, *kept]}))
+    return path, len(kept), [keyword.arg for keyword in call.keywords]
 
 
 def open_notebook(page, lab, book: Path) -> None:
@@ -240,7 +275,7 @@ def test_the_start_page_runs(lab, page):
     page.screenshot(path=ARTEFACTS / f"{START.stem}.png")
 
 
-@pytest.mark.parametrize("book", PAPERS, ids=lambda p: p.stem)
+@every
 def test_an_explorers_committed_figure_shows_without_a_kernel(lab, page, book):
     page.route(  # where a kernel would be started
         "**/api/sessions*",
@@ -250,7 +285,9 @@ def test_an_explorers_committed_figure_shows_without_a_kernel(lab, page, book):
     page.locator(".jp-Dialog .jp-mod-accept", has_text="Ok").click()
     page.locator(".jp-Dialog .jp-mod-reject", has_text="No Kernel").click()
     page.mouse.move(0, 0)  # under the mouse a picture becomes a graph that can be turned and zoomed
-    figure = cell_at(page, explorer(book)[0]).locator(".jp-RenderedPlotly img").first
+    cells = json.loads(book.read_text())["cells"]
+    (index,) = [k for k, c in enumerate(cells) if "widgets.explore(" in "".join(c["source"])]
+    figure = cell_at(page, index).locator(".jp-RenderedPlotly img").first
     figure.scroll_into_view_if_needed()
     assert figure.is_visible()
     assert figure.evaluate("picture => picture.decode().then(() => picture.width)") > 500
@@ -258,33 +295,25 @@ def test_an_explorers_committed_figure_shows_without_a_kernel(lab, page, book):
     page.screenshot(path=ARTEFACTS / f"{book.stem}_committed.png")
 
 
-@pytest.mark.parametrize("book", PAPERS, ids=lambda p: p.stem)
-def test_a_paper_runs_and_its_explorer_answers_every_slider(lab, page, timings, capsys, book):
-    open_notebook(page, lab, book)
+@every
+def test_an_explorer_answers_every_slider(lab, page, book):
+    path, index, names = cut(book, lab.folder / "notebooks")
+    open_notebook(page, lab, path)
     run_all(page)
-    index, names = explorer(book)
     panel = cell_at(page, index)
     panel.scroll_into_view_if_needed()
     panel.locator(".noUi-handle").nth(len(names) - 1).wait_for()
     assert panel.locator(".widget-slider .widget-label").all_inner_texts() == names
-    timings[book.stem] = {}
     for name, handle in zip(names, panel.locator(".noUi-handle").all(), strict=True):
         handle.focus()
         last = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-        keys = ["ArrowLeft", "ArrowRight"] if last else ["ArrowRight", "ArrowLeft"]
-        took = []
-        for key in keys * 3:
+        for key in ("ArrowLeft", "ArrowRight") if last else ("ArrowRight", "ArrowLeft"):
             page.evaluate(ANSWER, index)
             page.keyboard.press(key)
-            took.append(page.evaluate("window.answer"))
-            assert took[-1] is not None, f"{name}, {key}: the figure stays as it is"
-        timings[book.stem][name] = [round(t) for t in took]
+            assert page.evaluate("window.answer"), f"{name}, {key}: the figure stays as it is"
     page.screenshot(path=ARTEFACTS / f"{book.stem}.png")
-    medians = {name: statistics.median(took) for name, took in timings[book.stem].items()}
-    with capsys.disabled():
-        print(f"\n{book.stem}, ms from a slider to new data:", medians)
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-    saved = json.loads((lab.folder / "notebooks" / book.name).read_text())
+    saved = json.loads(path.read_text())
     assert "widgets" not in saved["metadata"]  # JupyterLab keeps no state of them
     assert "widget-view" in json.dumps(saved)
     runs.clean(saved, code="")
@@ -293,10 +322,9 @@ def test_a_paper_runs_and_its_explorer_answers_every_slider(lab, page, timings, 
 
 def test_a_page_loaded_anew_shows_what_its_sliders_say(lab, page):
     """The kernel lives on, and its sliders with it; of the figure a saved picture is left."""
-    book = PAPERS[-1]
-    open_notebook(page, lab, book)
+    path, index, _ = cut(PAPERS[0], lab.folder / "notebooks")
+    open_notebook(page, lab, path)
     run_all(page)
-    index, _ = explorer(book)
     figure = cell_at(page, index).locator(".js-plotly-plot").first
     title = "figure => figure.layout.title.text"
     figure.locator(".main-svg").first.wait_for()
@@ -304,7 +332,7 @@ def test_a_page_loaded_anew_shows_what_its_sliders_say(lab, page):
     cell_at(page, index).locator(".noUi-handle").first.focus()
     page.evaluate(ANSWER, index)
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("window.answer") is not None
+    assert page.evaluate("window.answer")
     moved = figure.evaluate(title)
     assert moved != start
     page.wait_for_function(  # JupyterLab's own picture, which it makes when it has drawn
