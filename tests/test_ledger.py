@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from helpers.manifests import write_manifest
 from helpers.many import many, notebook, recorded, write_record
 from helpers.project import paperlab
 from hypothesis import given, settings
@@ -295,6 +296,7 @@ record.save()
 
 def test_keep_refuses_a_dirty_tree_before_the_run_and_check_compares_with_what_was_kept(tmp_path):
     path = notebook(tmp_path, "101_small", CODE)
+    write_manifest(path, "[profiles.full]\nseeds = [0, 1, 2, 3, 4]\n")
     (tmp_path / ".gitignore").write_text("data/\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.example"]
     for words in (["init", "-q"], ["add", "."]):
