@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.manifests import write_manifest
 from helpers.project import COMMAND, paperlab, project
 from paperlab import machine, records, runs
 from paperlab.parameters import inspect
@@ -91,15 +92,14 @@ def test_ctrl_c_marks_the_record_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("profiles", "message"),
     [
-        ("small: {full: [", "profiles.yaml is not slug"),
-        ("small: [1, 2]", "profiles.yaml is not slug"),
-        ("small: {full: {1: 2}}", "no parameter 1"),
-        ("small: {full: {n: many}}", "n takes int"),
+        ("[profiles.full", "101_small.toml: not TOML"),
+        ("[profiles]\nfull = 3\n", "101_small.toml: profiles: must be dict"),
+        ("[profiles.full]\nm = 2\n", "101_small.toml: profiles.full: small has no parameter 'm'"),
+        ('[profiles.full]\nn = "many"\n', "101_small.toml: profiles.full: n=many: n takes int"),
     ],
 )
 def test_a_broken_profile_is_refused_before_a_kernel(tmp_path, profiles, message):
-    project(tmp_path)
-    (tmp_path / "notebooks/profiles.yaml").write_text(profiles)
+    write_manifest(project(tmp_path), profiles)
     done = paperlab(tmp_path, "run", "small", "--profile", "full")
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
@@ -142,6 +142,7 @@ def test_a_number_too_large_for_a_float_is_refused(tmp_path):
 def test_a_copy_that_jupyterlab_made_is_in_nobodys_way(tmp_path):
     path = project(tmp_path)
     (path.parent / "101_small-Copy1.ipynb").write_text(path.read_text())
+    write_manifest(path)
     assert runs.find("small", tmp_path) == path
     assert paperlab(tmp_path, "list").stdout.count("101_small") == 1
 
@@ -153,22 +154,6 @@ def test_a_notebook_elsewhere_is_not_taken_for_its_namesake(tmp_path):
     with pytest.raises(runs.BadInput, match="no notebook"):
         runs.find(str(other), tmp_path)
     assert runs.find(str(path), tmp_path) == path
-
-
-def test_a_notebook_without_a_card_is_named(tmp_path):
-    project(tmp_path)
-    for name, text in (("102_empty", '{"cells": []}'), ("103_odd", "{")):
-        broken = tmp_path / f"notebooks/{name}.ipynb"
-        broken.write_text(text)
-        with pytest.raises(runs.BadInput, match=name):
-            runs.card(broken)
-
-
-def test_figures_without_a_browser_say_so(tmp_path):
-    project(tmp_path)
-    done = paperlab(tmp_path, "figures", PATH=str(tmp_path), BROWSER_PATH=str(tmp_path / "none"))
-    assert done.returncode == 1
-    assert "install chromium" in done.stderr
 
 
 def test_without_git_the_code_counts_as_not_committed(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from helpers.manifests import write_manifest
 from helpers.project import paperlab, project
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,7 +229,7 @@ record.save()
 
 def test_keep_refuses_a_dirty_tree_before_the_run_and_check_holds_against_what_was_kept(tmp_path):
     path = project(tmp_path, CODE)
-    (tmp_path / "notebooks/profiles.yaml").write_text("small: {full: {seeds: [0, 1, 2, 3, 4]}}")
+    write_manifest(path, "[profiles.full]\nseeds = [0, 1, 2, 3, 4]\n")
     (tmp_path / ".gitignore").write_text("data/\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.example"]
     for words in (["init", "-q"], ["add", "."]):

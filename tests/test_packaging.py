@@ -52,5 +52,5 @@ def test_the_top_level_is_the_plan():
             "LICENSE",
         ]
     )
-    plan |= {".gitignore", ".ci", "notebooks", "lib", "data", "figures", "tests"}
+    plan |= {".gitignore", "CONTRIBUTING.md", ".ci", "notebooks", "lib", "data", "figures", "tests"}
     assert not done.stdout or tops == plan

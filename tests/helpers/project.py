@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 
+from .manifests import write_manifest
+
 CELL = """
 seeds: list[int] = [0, 1]  # paired runs (seed, 0..)
 rate: float = 0.1  # of learning (per step, 0.001..1.0)
@@ -20,7 +22,6 @@ def project(folder: Path, *code: str, cell: str = CELL) -> Path:
     """A little project with one notebook, 101_small."""
     (folder / "notebooks").mkdir()
     (folder / "pyproject.toml").touch()
-    (folder / "notebooks/profiles.yaml").write_text("small: {full: {n: 9}, broken: {n: 0}}")
     book = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# 101 Small\n\n| | |\n|---|---|\n| Status | partial |"),
@@ -30,6 +31,7 @@ def project(folder: Path, *code: str, cell: str = CELL) -> Path:
     )
     path = folder / "notebooks/101_small.ipynb"
     nbformat.write(book, path)
+    write_manifest(path, "[profiles.full]\nn = 9\n[profiles.broken]\nn = 0\n")
     return path
 
 
