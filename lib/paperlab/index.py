@@ -70,13 +70,13 @@ def card(manifest: Manifest) -> str:
     venue = "; ".join(
         [manifest.venue] * bool(manifest.venue) + [f"arXiv {a}" for a in manifest.arxiv]
     )
-    real = f"; {', '.join(manifest.data)} (full)" if manifest.data else ""
+    real = f" (quick); {', '.join(manifest.data)} (full)" if manifest.data else ""
     rows = {
         "Paper": manifest.title and f"*{manifest.title}*",
         "Authors": manifest.authors,
         "Venue": venue,
         "Claim": manifest.claim,
-        "Data": f"{manifest.quick_data} (quick){real}",
+        "Data": f"{manifest.quick_data}{real}",
         "Run time": run_time(manifest),
         "Status": manifest.status,
     }

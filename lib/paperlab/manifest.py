@@ -187,7 +187,7 @@ def every(root: Path) -> list[Manifest]:
     manifests = [read(path.with_suffix(".toml")) for path in books]
     colours(root)
     stems = {path.stem for path in books}
-    for path in sorted((root / "notebooks").glob("[0-9]*.toml")):
+    for path in _files(root):
         if path.stem not in stems:
             raise BadInput(f"{path.name}: there is no {path.stem}.ipynb beside it")
     for part in ("number", "slug"):
@@ -204,6 +204,11 @@ def every(root: Path) -> list[Manifest]:
     return manifests
 
 
+def _files(root: Path) -> list[Path]:
+    """All manifest files; ruff.toml, for instance, is none."""
+    return sorted((root / "notebooks").glob("[0-9]*.toml"))
+
+
 @functools.cache
 def colours(root: Path) -> dict[str, str]:
     """Method -> colour, from all manifests; read once a process.
@@ -212,7 +217,7 @@ def colours(root: Path) -> dict[str, str]:
     """
     found: dict[str, tuple[str, str]] = {}  # method -> colour, file
     owners: dict[tuple[str, str], str] = {}  # family, colour -> method
-    for path in sorted((root / "notebooks").glob("[0-9]*.toml")):
+    for path in _files(root):
         manifest = read(path)
         for method, code in manifest.colours.items():
             other, file = found.setdefault(method, (code, path.name))

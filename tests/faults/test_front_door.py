@@ -101,7 +101,7 @@ def home(tmp_path_factory) -> Path:
         book = json.loads(path.read_text())
         kept = [c for c in book["cells"] if "parameters" in c["metadata"].get("tags", [])]
         (folder / "notebooks" / path.name).write_text(json.dumps(book | {"cells": kept}))
-    for path in (ROOT / "notebooks").glob("*.toml"):
+    for path in (ROOT / "notebooks").glob("[0-9]*.toml"):
         shutil.copy(path, folder / "notebooks")
     return folder
 
