@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Batch = Int[np.ndarray, " B"]
 
 K, Z = 4, 4
+ONE_HOT = np.eye(K + Z, dtype=np.float32)  # of k, then of z, by state: (16, 8)
+ONE_HOT = (ONE_HOT[:K, None] + ONE_HOT[K:]).reshape(K * Z, K + Z)
 NEXT_STATES = ("exact", "next_request", "post_update", "stale")
 SLOPES = {"click": 0.9, "follow": 1.0, "gift": 0.8}  # of the affinity, in each rate's logit
 DECAY = np.array([0.0, 0.10, 0.05, 0.08])  # chance that no click costs a level, by relation
@@ -274,9 +276,9 @@ class FunnelModel:
         info = {name: getattr(seen, name) for name in ("click", "follow", "gift", "gap")}
         return seen.exact.copy(), seen.reward.astype(np.float64), seen.done, info
 
-    def observe(self, draw: np.random.Generator | None, state: Batch) -> Float[np.ndarray, "B 8"]:
+    def observe(self, draw: np.random.Generator, state: Batch) -> Float[np.ndarray, "B 8"]:
         """One-hot of k, then of z."""
-        return np.concatenate([np.eye(K)[state // Z], np.eye(Z)[state % Z]], 1).astype(np.float32)
+        return ONE_HOT.take(state, 0)
 
     def log_dataset(
         self, policy, n: int, seed: int, *, steps: int = 50, start=STRANGER
@@ -314,7 +316,8 @@ class FunnelModel:
                 index = by_state.draw(draw, state)
                 seen = self._unfold(draw, index)
                 now = {"state": state, "time": time, "pair": pair, **seen._asdict()}
-                now |= {"action": self._action.take(index), "mu": mu.take(index)}
+                now |= {"action": self._action.take(index, mode="clip")}
+                now["mu"] = mu.take(index, mode="clip")
                 for name, values in now.items():
                     log[name][made : made + keep] = values[:keep]
                 made += keep
