@@ -83,6 +83,16 @@ def test_a_slice_takes_the_rows_of_the_index_and_lengths_are_capped():
     assert split.lengths.max() == 3
 
 
+def test_some_rows_of_a_split_are_a_split_with_all_their_columns():
+    split = log(users=np.arange(50)).train
+    few = torch.tensor([5, 0, 5])
+    some = split.rows(few)
+    assert some.users.tolist() == split.users[few].tolist()
+    batches = some.take(slice(None)), split.take(few)
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+    assert len(split.rows(slice(3))) == 3
+
+
 def test_empty_histories_and_logs_without_times():
     none = np.zeros((50, 2), np.int64)
     batch = log(spans=none).train.take(slice(0, 4))

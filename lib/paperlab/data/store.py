@@ -108,6 +108,11 @@ class Split:
         hours = (self.times[index][:, None] - then) / 3600
         return Batch(*rows, history, hours.mul_(real))
 
+    def rows(self, index: Int[Tensor, " B"] | slice) -> Split:
+        """The split of these rows alone, with their histories, times and keys."""
+        columns = {k: getattr(self, k) for k in ("ids", "values", *OPTIONAL)}
+        return replace(self, **{k: c[index] for k, c in columns.items() if c is not None})
+
     @property
     def labels(self) -> Float[Tensor, "n L"]:
         return self.values[:, self.n_numeric :]
