@@ -223,3 +223,15 @@ def test_the_same_in_a_process_of_its_own(home, words, said):
     (line,) = done.stderr.splitlines()
     assert line.startswith("paperlab: ") and said in line
     assert not (home / "data").exists()
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
+def test_every_parameter_is_tried_in_every_way(path):
+    """At least ten wrong names each, thirty values of another type, and three beyond every bound."""
+    for parameter in inspect(path).values():
+        values, bounds = wrong_values(parameter), (parameter.low, parameter.high)
+        number = parameter.type.strip("list[]") in ("int", "float")
+        assert len(wrong_names(parameter.name)) >= 10
+        assert len(values["type"]) >= 30 or parameter.type == "str"
+        assert len(values["value"]) >= 3 * sum(bound is not None for bound in bounds)
+        assert values["value"] or not number, f"{parameter.name} is a number without a range"
