@@ -37,6 +37,20 @@ def test_conda_users_install_the_same_lock():
     assert Version(python.removeprefix("python=")) >= Version(minimum)
 
 
+def test_kernels_wait_as_the_front_door_does():
+    """A notebook imports torch before paperlab: its kernel must have libgomp's setting from the start."""
+    from jupyter_client.kernelspec import get_kernel_spec
+
+    spins = re.search(
+        r'"GOMP_SPINCOUNT", "(\d+)"', (ROOT / "lib/paperlab/__init__.py").read_text()
+    )[1]
+    assert get_kernel_spec("python3").env["GOMP_SPINCOUNT"] == spins, (
+        "make installs the kernel spec"
+    )
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert conda["variables"] == {"GOMP_SPINCOUNT": int(spins)}
+
+
 def test_the_top_level_is_the_plan():
     import subprocess
 
