@@ -1,7 +1,6 @@
 """The table of seconds: what is marked, summed and projected, worked by hand."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -58,8 +57,8 @@ def test_seconds_of_a_run_are_collected_also_from_a_worker(pytester, monkeypatch
     kept = pytester.path / "seconds.json"
     monkeypatch.setattr(seconds, "KEPT", kept)
     monkeypatch.setattr(seconds, "is_paper", lambda file: True)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     pytester.makeconftest(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from helpers.seconds import Seconds\n"
         "def pytest_configure(config): config.pluginmanager.register(Seconds(), 'seconds')"
     )
