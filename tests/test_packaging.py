@@ -66,5 +66,15 @@ def test_the_top_level_is_the_plan():
             "LICENSE",
         ]
     )
-    plan |= {".gitignore", "CONTRIBUTING.md", ".ci", "notebooks", "lib", "data", "figures", "tests"}
+    plan |= {
+        ".gitignore",
+        ".importlinter",
+        "CONTRIBUTING.md",
+        ".ci",
+        "notebooks",
+        "lib",
+        "data",
+        "figures",
+        "tests",
+    }
     assert not done.stdout or tops == plan
