@@ -22,6 +22,7 @@ from paperlab import hardware, loop
 from paperlab.data import Batches
 from paperlab.interest.worlds.interest_sequences import interest_sequences
 from paperlab.nn.click import ClickModel
+from paperlab.nn.mlp import MLP
 
 
 def fit(sparse=True, dropout=0.0, log=LOG, **options):

@@ -24,8 +24,8 @@ from paperlab.align.losses import (
     wpo_weight,
 )
 from paperlab.data.catalogue import data_root
+from paperlab.intervals import t_quantile
 from paperlab.lm.logprobs import token_logps
-from paperlab.verdict import t_quantile
 
 F64 = torch.float64
 

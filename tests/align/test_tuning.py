@@ -357,19 +357,18 @@ def test_a_loss_that_is_not_finite_stops():
 
 @pytest.mark.parametrize("kind", ["sigmoid", "ipo", "simpo", "rpo", "sigmoid_norm"])
 def test_an_empty_prompt_scores_the_same_on_either_side_of_the_padding(kind):
-    """The first token of all has no context: it is scored nowhere, not after padding either."""
     rows = (Pair((), (1, 2, 3, 9), (4, 9)), Pair((5, 6), (7, 9), (8, 1, 9)))
     data, module = Preferences("short", rows, SYMBOLS), PreferenceTuning(policy(), kind=kind)
     module.policy.load_state_dict(policy(seed=1).state_dict())
     right, left = (module.sums(data.take([0, 1], side)) for side in ("right", "left"))
-    assert right.n.tolist() == left.n.tolist() == [3, 2, 1, 3]
+    assert right.n.tolist() == left.n.tolist() == [4, 2, 2, 3]
     torch.testing.assert_close(left.logp, right.logp, rtol=1e-4, atol=1e-5)
     supervised = SupervisedTuning(module.policy, both=True)
     sides = [supervised.measure(data.take([0, 1], side))[0].item() for side in ("right", "left")]
     assert sides[0] == pytest.approx(sides[1], rel=1e-5)
-    one_token = data.truncated(10, 1)
+    nothing = Preferences("nothing", (Pair((5,), (), (1, 9)),), SYMBOLS)
     with pytest.raises(ValueError, match="every response must have a token to score"):
-        module.compare(one_token.take([0, 1]))
+        module.compare(nothing.take([0]))
 
 
 def test_an_empty_part_is_refused_before_training():

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from .. import checks
 from ..lm.logprobs import token_logps
 from ..lm.preferences import PairBatch, Preferences
-from ..lm.training import EVALUATED, Tuning, moved, padding, scored
+from ..lm.training import EVALUATED, Tuning, moved, padding
 from . import losses, otpo
 
 if TYPE_CHECKING:
@@ -177,11 +177,11 @@ class PreferenceTuning(Tuning):
         expected: SamPO's sums in the mean over its draws, which is the uniform budget's.
         """
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
-        ids, attention, mask, _ = scored(referred.pairs)
+        ids, attention, mask, _ = referred.pairs
         out = self.policy(ids, padding(attention))
         logps, mask = token_logps(out.logits, ids, mask), mask[:, 1:]
         if not mask.any(1).all():
-            raise ValueError("every response must have a token to score, with a token before it")
+            raise ValueError("every response must have a token to score, after another token")
         weights, seen = referred.weights, {}
         if weights is None:
             weights, seen = self.weigh(out.hidden, mask)
@@ -231,7 +231,6 @@ class PreferenceTuning(Tuning):
     @torch.no_grad()
     def _refer(self, pairs: PairBatch) -> Referred:
         """The batch with the reference's log-probs, and its weights where they come from there."""
-        pairs = scored(pairs)
         if self.kind == "simpo":
             return Referred(pairs, torch.zeros(()), None)
         model = self.policy if self.adapted else self.reference

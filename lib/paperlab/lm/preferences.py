@@ -13,13 +13,11 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -154,24 +152,6 @@ class Preferences:
                 f"{self.name}: tokens must lie in 0..{self.vocabulary - 1}, got {low}..{high}"
             )
         return batch
-
-    def loader(
-        self, batch_size: int, seed: int | None = None, side: str = "right"
-    ) -> DataLoader[PairBatch]:
-        """Batches in order, or shuffled anew each pass where there is a seed.
-
-        Raises ValueError for a batch_size below 1.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        draw = None if seed is None else torch.Generator().manual_seed(seed)
-        return DataLoader(
-            range(len(self)),
-            batch_size,
-            shuffle=seed is not None,
-            generator=draw,
-            collate_fn=partial(self.take, side=side),
-        )
 
     def subset(self, index: Iterable[int]) -> Preferences:
         """The pairs with these numbers."""

@@ -110,8 +110,7 @@ class Tuning(L.LightningModule):
 class SupervisedTuning(Tuning):
     """Next-token likelihood on the chosen responses, or on both: what comes before preferences.
 
-    Loss: mean negative log-likelihood of a completion token, in nats, over the batch's tokens. The
-    first token of an empty prompt has no context and is not scored.
+    Loss: mean negative log-likelihood of a completion token, in nats, over the batch's tokens.
     """
 
     def __init__(
@@ -129,14 +128,14 @@ class SupervisedTuning(Tuning):
     def measure(
         self, batch: PairBatch, tokens: bool = True
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        rows, batch = self._rows(batch), scored(batch)
+        rows = self._rows(batch)
         ids, attention, mask = batch.ids[rows], batch.attention[rows], batch.mask[rows]
         logits = self.policy(ids, padding(attention)).logits
         return -token_logps(logits, ids, mask).sum() / mask[:, 1:].sum().clamp(min=1), {}
 
     def count(self, batch: PairBatch) -> int:
         """Scored tokens."""
-        return int(scored(batch).mask[self._rows(batch), 1:].sum())
+        return int(batch.mask[self._rows(batch), 1:].sum())
 
     def _rows(self, batch: PairBatch) -> slice:
         return slice(None) if self.both else slice(len(batch.ids) // 2)
@@ -145,16 +144,6 @@ class SupervisedTuning(Tuning):
 def padding(attention: Bool[Tensor, "N T"]) -> Tensor | None:
     """The attention mask where it is needed: a causal model never sees padding on the right."""
     return None if attention[:, 0].all() else attention
-
-
-def scored(batch: PairBatch) -> PairBatch:
-    """The batch with its mask on tokens that follow one: not on the first after an empty prompt.
-
-    Without that, padding on the left would score that token after padding, on the right not at all.
-    """
-    mask = batch.mask.clone()
-    mask[:, 1:] &= batch.attention[:, :-1]
-    return batch._replace(mask=mask)
 
 
 def moved(batch: tuple, device: torch.device) -> tuple:
