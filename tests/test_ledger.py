@@ -266,6 +266,15 @@ def test_freshness_sees_edits_of_notebook_and_of_reached_code(tmp_path, monkeypa
         assert ledger.freshness(tmp_path)["code"].to_list() == [state, state]
 
 
+def test_costs_name_the_leader_and_the_code(tmp_path):
+    notebook(tmp_path, "101_x", "t = 'one'")
+    made = recorded("101_x", {"one": 0.05})
+    write_record(tmp_path, made)
+    (line,) = ledger.costs(tmp_path, [made]).rows(named=True)
+    assert (line["record"], line["minutes"], line["peak GB"]) == ("101_x_full", 10.0, 0.9)
+    assert line["best"].startswith("B (auc 0.7") and line["code"] == "older"
+
+
 def test_freshness_of_ninety_notebooks_parses_each_file_once(tmp_path, monkeypatch):
     """Counted work: no file of the library is parsed twice, and git is asked by commit."""
     stems = [f"{1 + i % 8}{i // 8:02d}_paper_{i}" for i in range(90)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FEWEST = 5  # seeds that a band needs
 COMPARED = ["table", "rows", "metric", "a", "b", "a - b, paired", "seeds"]
 BEFORE = "recorded before the engine"
+TODAY = "today's"
 CLAIM_COLUMNS = dict.fromkeys(
     ("notebook", "profile", "claim", "outcome", "difference", "note"), str
 )
@@ -288,16 +289,36 @@ def freshness(root: Path) -> pl.DataFrame:
     for path in runs.notebooks(root):
         stamp = json.loads(path.read_text())["metadata"].get("paperlab", {}).get("code")
         today = digest.notebook(path)
-        state = "not stamped" if stamp is None else "today's" if stamp == today else "older"
+        state = "not stamped" if stamp is None else TODAY if stamp == today else "older"
         lines.append({"notebook": path.stem, "what": "outputs", "code": state})
         for kept in sorted((root / "data/reference").glob(f"{path.stem}_*.json")):
             code = (records.read(kept) or {}).get("code") or {}
-            state = "today's" if code.get("digest") == today else "older"
+            state = TODAY if code.get("digest") == today else "older"
             if state == "older" and code.get("commit") and not code.get("dirty"):
                 files = digest.changed(path, root, code["commit"])
-                state = "today's" if files == [] else f"older: {', '.join(files)}" if files else state  # fmt: skip
+                state = TODAY if files == [] else f"older: {', '.join(files)}" if files else state  # fmt: skip
             lines.append({"notebook": path.stem, "what": kept.stem, "code": state})
     return pl.DataFrame(lines, dict.fromkeys(("notebook", "what", "code"), pl.String))
+
+
+def costs(root: Path, found: Sequence[dict]) -> pl.DataFrame:
+    """Committed records in short: the leader of the first table, minutes, peak memory, code."""
+    import polars as pl
+
+    code = {line["what"]: line["code"] for line in freshness(root).to_dicts()}
+    lines = []
+    for record in found:
+        name = f"{record['notebook']}_{record['profile']}"
+        best = leaders(record)[:1]
+        state, _, files = code[name].partition(": ")
+        lines.append({
+            "record": name,
+            "best": f"{best[0]['best'][:60]} ({best[0]['metric']} {best[0]['mean']:.3g})" if best else None,
+            "minutes": (record.get("seconds") or math.nan) / 60,
+            "peak GB": (record.get("peak_memory_mb") or math.nan) / 1000,
+            "code": f"{state}: {files.count(',') + 1} files" if files else state,
+        })  # fmt: skip
+    return pl.DataFrame(lines)
 
 
 def _setting(record: dict) -> tuple:
