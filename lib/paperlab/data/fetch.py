@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from .catalogue import Entry, File, data_root
@@ -66,6 +67,8 @@ def missing(entry: Entry, *names: str) -> FileNotFoundError:
     names = ", ".join(names) or " or ".join(
         ", ".join(f.name for f in form) for form in (entry.files, entry.local) if form
     )
+    if entry.package:
+        return FileNotFoundError(f"{entry.name}: {names} not found; `make models` installs it")
     return FileNotFoundError(
         f"{entry.name}: {names} not found; get it from {entry.home} and put it in data/{entry.name}/, "
         "or name its folder in PAPERLAB_DATA"
@@ -79,6 +82,10 @@ def _find(entry: Entry, file: File) -> Path | None:
         for name in (entry.name, entry.folder or entry.name):
             if (folder / name / file.name).is_file():
                 return folder / name / file.name
+    package = find_spec(entry.package) if entry.package else None  # found, not imported
+    for folder in (package and package.submodule_search_locations) or ():
+        if Path(folder, file.name).is_file():
+            return Path(folder, file.name)
     return None
 
 

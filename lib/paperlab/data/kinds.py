@@ -7,6 +7,7 @@ source held and the table does not: (line or row from 1, reason).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -147,6 +148,14 @@ class Graph:
 
     def __repr__(self) -> str:
         return _summary(self, f"edges, {self.nodes:,} nodes")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A language model on disk, as transformers reads it: config, safetensors, tokenizer."""
+
+    name: str
+    folder: Path
 
 
 def _one_length(name: str, columns: dict) -> None:

@@ -1,23 +1,28 @@
 """Hugging Face checkpoints as policies, and LoRA on any policy (needs the extra ``llm``).
 
-policy = load_checkpoint("HuggingFaceTB/SmolLM2-135M")        # a name, or a folder
+policy = load_checkpoint("smollm2-135m")       # a model of `paperlab data`, or a folder of your own
 pairs = tokenise(load("hh-rlhf-harmless-test"), policy.tokenizer)
 module = PreferenceTuning(add_lora(policy, rank=8), "otpo")
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from .. import checks, data
+from ..data import catalogue
 from .preferences import BYTES, Pair, Preferences
 from .tiny_lm import Output
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
+    from jaxtyping import Bool, Float, Int
 
 
 class Checkpoint(nn.Module):
@@ -42,15 +47,19 @@ class Checkpoint(nn.Module):
 def load_checkpoint(
     name: str | Path, *, dtype: str = "float32", checkpointing: bool = False
 ) -> Checkpoint:
-    """A checkpoint by its name on the hub, or a folder with one, ready to be trained.
+    """A causal model ready to be trained.
 
+    name: a model of the catalogue (``smollm2-135m``), a folder that transformers can read, or a name
+        on the Hugging Face hub.
     dtype: of the weights, as transformers writes it. checkpointing: recompute activations in the
     backward pass. Dropout is off, in the policy and so in its reference.
     Only weights are read: code that comes with a checkpoint is never run, nor asked about.
-    Raises ModuleNotFoundError without transformers, OSError where there is no such checkpoint,
-    ValueError for one that is broken or needs code of its own.
+    Raises ModuleNotFoundError without transformers, OSError where there is no such checkpoint (for
+    a model of the catalogue, with the command that installs it), ValueError for one that is broken
+    or needs code of its own.
     """
     transformers = _need("transformers")
+    name = _folder(name)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, trust_remote_code=False
@@ -67,6 +76,39 @@ def load_checkpoint(
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     return Checkpoint(model, tokenizer)
+
+
+class SentenceEncoder(nn.Module):
+    """Texts to unit vectors: the mean of a BERT-like encoder's last states over real tokens.
+
+    name: ``minilm-l6``, or a folder with such a model. longest: tokens of a text that are read.
+    Raises OSError where there is no such model, ValueError for a size out of range.
+    """
+
+    def __init__(self, name: str | Path = "minilm-l6", longest: int = 256):
+        super().__init__()
+        checks.whole(longest=longest)
+        transformers, folder = _need("transformers"), _folder(name)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.model = transformers.AutoModel.from_pretrained(folder).eval()
+        self.longest = longest
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str], batch_size: int = 64) -> Float[Tensor, "n D"]:
+        """Vectors of length 1, in the order of the texts."""
+        parts = [torch.empty(0, self.model.config.hidden_size)]
+        for start in range(0, len(texts), batch_size):
+            batch = self.tokenizer(
+                [*texts[start : start + batch_size]],
+                padding=True,
+                truncation=True,
+                max_length=self.longest,
+                return_tensors="pt",
+            ).to(self.model.device)
+            states = self.model(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None].to(states.dtype)
+            parts.append(F.normalize((states * mask).sum(1) / mask.sum(1), dim=1).cpu())
+        return torch.cat(parts)
 
 
 def add_lora(policy: nn.Module, rank: int = 8, alpha: float | None = None) -> nn.Module:
@@ -133,6 +175,12 @@ def tokenise(pairs: Preferences, tokenizer) -> Tokenised:
     return Tokenised(
         f"{pairs.name}, tokenised", rows, len(tokenizer), names, (), end=end, padding=padding
     )
+
+
+def _folder(name: str | Path) -> str | Path:
+    """The folder of a model that the catalogue has, else the name itself."""
+    entry = catalogue.entries().get(str(name))
+    return data.load(entry.name).folder if entry and entry.kind == "model" else name
 
 
 def _need(package: str):

@@ -1,0 +1,21 @@
+"""all-MiniLM-L6-v2: an encoder of sentences, from a zip with its safetensors."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from .. import fetch
+from ..catalogue import Entry
+from ..formats import weights
+from ..kinds import ModelFolder
+
+
+def load(entry: Entry) -> ModelFolder:
+    """The model's folder, with its tokenizer."""
+    return weights.unpacked(entry, _unzipped)
+
+
+def _unzipped(source: Path, folder: Path) -> None:
+    with fetch.reading(source), zipfile.ZipFile(source) as archive:
+        archive.extractall(folder)
