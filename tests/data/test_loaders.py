@@ -140,7 +140,7 @@ WRONG = [
     ("kuairand", {"part": "2k"}, "part must be one of explicit, pure, 1k, 27k, not '2k'"),
     ("amazon-sasrec", {"part": "books"}, "part must be one of beauty, video_games, not 'books'"),
     ("alpaca-eval-preferences", {"least": float("inf")}, "least must be a finite number"),
-    ("alpaca-eval-preferences", {"least": 1.5}, "least must be in 0..1, got 1.5"),
+    ("alpaca-eval-preferences", {"least": 1.5}, r"least must be in \[0, 1\], got 1.5"),
     ("hh-rlhf-harmless-test", {"part": "test"}, "takes no options, not part"),
     ("gsm8k", {"part": "valid"}, "part must be one of train, test, not 'valid'"),
 ]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from .. import checks
 from . import fetch, stores
 from .catalogue import Entry
 from .schema import Field, Schema
@@ -52,8 +53,7 @@ class Recipe:
         names = [self.label, *self.columns]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"recipe: columns stand twice: {', '.join(doubled)}")
-        if self.min_count < 1:
-            raise ValueError(f"min_count must be at least 1, got {self.min_count}")
+        checks.whole(min_count=self.min_count)
 
     @property
     def columns(self) -> tuple[str, ...]:

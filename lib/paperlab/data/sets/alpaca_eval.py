@@ -18,7 +18,7 @@ def load(
     the two win rates, in [0, 1]. seed: of the pairing.
     """
     if not 0 <= least <= 1:
-        raise BadOption(f"{entry.name}: least must be in 0..1, got {least}")
+        raise BadOption(f"{entry.name}: least must be in [0, 1], got {least}")
     prompts, answers = parquet.local(entry, "prompts.parquet", "responses.parquet")
     prompts, answers = prompts.sort("prompt_id"), answers.sort("prompt_id", "model")
     by_prompt = answers.partition_by("prompt_id", as_dict=True, maintain_order=True)
