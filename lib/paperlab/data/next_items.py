@@ -100,7 +100,7 @@ def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -
         raise
     if dealt.rejected:
         aside = f"{dealt.rejected:,} malformed rows put aside in rejected.tsv"
-        warnings.warn(f"{folder.name}: {aside}", stacklevel=4)
+        warnings.warn(f"{folder.name}: {aside}", stacklevel=3)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
         aside = (
