@@ -164,8 +164,8 @@ def test_without_git_the_code_counts_as_not_committed(tmp_path, monkeypatch):
 def test_options_of_a_loader_are_checked_in_one_line(tmp_path):
     for option, told in (
         ("lunch=3", "census-income takes min_count, seed, not lunch"),
-        ("min_count=-3", "census-income: min_count must be at least 1, a whole number, not -3"),
-        ("min_count=nan", "census-income: min_count must be at least 1, a whole number, not nan"),
+        ("min_count=-3", "min_count must be at least 1, got -3"),
+        ("min_count=nan", "min_count must be a whole number, got nan"),
         ("min_count", "--set min_count: write --set NAME=VALUE"),
     ):
         done = paperlab(tmp_path, "data", "census-income", "--set", option)

@@ -145,11 +145,7 @@ def data(
     from .data import catalogue, load
 
     if name is not None:
-        options = {k: _number(v) for k, v in pairs(set_).items()}
-        try:
-            print(load(name, **options))
-        except catalogue.BadOption as error:
-            raise runs.BadInput(str(error)) from None
+        print(load(name, **{k: _number(v) for k, v in pairs(set_).items()}))
         return
     lines = [[e.name, e.kind, e.title, e.terms, e.home] for e in catalogue.entries().values()]
     print_table("Data sets", ["name", "kind", "title", "terms", "home"], lines)

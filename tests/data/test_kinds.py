@@ -221,7 +221,7 @@ def test_the_command_prepares_what_it_lists(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     done = command("gsm8k", "--set", "part=valid")
     assert (done.returncode, done.stderr) == (
-        2, "paperlab: gsm8k: part must be one of train, test, not 'valid'\n"
+        2, "paperlab: part must be one of train, test, not 'valid'\n"
     )  # fmt: skip
     done = command("open-bandit-small", PAPERLAB_DATA=str(tmp_path))
     assert done.returncode == 2

@@ -126,21 +126,21 @@ def test_frappe_nfm_files(shelf, monkeypatch):
 
 WRONG = [
     ("avazu", {"count": 3}, "avazu takes min_count, seed, not count"),
-    ("avazu", {"min_count": 0}, "min_count must be at least 1, a whole number, not 0"),
-    ("avazu", {"min_count": 2.5}, "min_count must be at least 1, a whole number, not 2.5"),
-    ("avazu", {"min_count": True}, "min_count must be at least 1"),
-    ("avazu", {"min_count": None}, "min_count must be at least 1"),
-    ("avazu", {"seed": -1}, r"seed must be in 0\.\.4294967295, not -1"),
-    ("avazu", {"seed": 2**32}, "seed must be in"),
-    ("avazu", {"seed": float("nan")}, "seed must be in 0..4294967295, not nan"),
+    ("avazu", {"min_count": 0}, "min_count must be at least 1, got 0"),
+    ("avazu", {"min_count": 2.5}, "min_count must be a whole number, got 2.5"),
+    ("avazu", {"min_count": True}, "min_count must be a whole number, got True"),
+    ("avazu", {"min_count": None}, "min_count must be a whole number, got None"),
+    ("avazu", {"seed": -1}, "seed must be at least 0, got -1"),
+    ("avazu", {"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
+    ("avazu", {"seed": float("nan")}, "seed must be a whole number, got nan"),
     ("frappe", {"split": "random"}, "split must be one of sampled, nfm, not 'random'"),
     ("frappe", {"split": ["nfm"]}, "split must be one of"),
-    ("retailrocket", {"length": "10"}, "length must be at least 1, a whole number, not '10'"),
+    ("retailrocket", {"length": "10"}, "length must be a whole number, got '10'"),
     ("retailrocket", {"negatives": "hard"}, "negatives must be one of uniform, popular"),
     ("kuairand", {"part": "2k"}, "part must be one of explicit, pure, 1k, 27k, not '2k'"),
     ("amazon-sasrec", {"part": "books"}, "part must be one of beauty, video_games, not 'books'"),
-    ("alpaca-eval-preferences", {"least": float("inf")}, "least must be a finite number"),
-    ("alpaca-eval-preferences", {"least": 1.5}, "least must be in 0..1, got 1.5"),
+    ("alpaca-eval-preferences", {"least": float("inf")}, r"least must be in \[0, 1\], got inf"),
+    ("alpaca-eval-preferences", {"least": 1.5}, r"least must be in \[0, 1\], got 1.5"),
     ("hh-rlhf-harmless-test", {"part": "test"}, "takes no options, not part"),
     ("gsm8k", {"part": "valid"}, "part must be one of train, test, not 'valid'"),
 ]
@@ -150,7 +150,7 @@ def test_names_options_and_missing_files_are_one_line(shelf):
     with pytest.raises(ValueError, match="there are: .*avazu, census-income, code-verifiable"):
         data.load("criteo")
     for name, options, message in WRONG:
-        with pytest.raises(catalogue.BadOption, match=message) as error:
+        with pytest.raises(ValueError, match=message) as error:
             data.load(name, **options)
         assert "\n" not in str(error.value)
     for name in ("criteo-kaggle", "avazu", "criteo-terabyte-80k"):

@@ -11,26 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from helpers.click_files import COLUMNS, RECIPE, made, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.data import open_store, prepare, sources
-
-COLUMNS = ("label", "n", "a", "b")
-RECIPE = prepare.Recipe("label", ("a", "b"), ("n",), min_count=2)
-
-
-def text(rows: int, seed: int = 0) -> str:
-    draw = np.random.default_rng(seed)
-    lines = [
-        f"{draw.integers(2)}\t{draw.integers(-1, 400) if draw.random() < 0.8 else ''}\ta{draw.integers(9)}\tb{int(rows ** draw.random())}"
-        for _ in range(rows)
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def made(path: Path, folder: Path, **options):
-    prepare.prepare(prepare.TextSource(path, COLUMNS, **options), RECIPE, folder, {"title": "x"})
-    return open_store(folder)
+from paperlab.data import prepare, sources
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -165,7 +149,8 @@ SLOW = """
     import sys, time
     from pathlib import Path
     sys.path.insert(0, {here!r})
-    from test_prepare import made, prepare, sources
+    from helpers.click_files import made
+    from paperlab.data import prepare, sources
     sources.CHUNK_BYTES = 2000
     keep = prepare._write_state
     def slow(work, state):
@@ -186,7 +171,7 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(tmp_path, monkeypatch, s
         patch.setattr(prepare, "_write_state", lambda *a: written.append(keep(*a)))
         made(tmp_path / "x.tsv", tmp_path / "whole")
     code = textwrap.dedent(SLOW).format(
-        here=str(Path(__file__).parent),
+        here=str(Path(__file__).parents[1]),
         source=str(tmp_path / "x.tsv"),
         folder=str(tmp_path / "cut"),
     )

@@ -143,6 +143,17 @@ def test_columns_that_stand_twice_or_are_missing():
         next_items.prepare(source, Interactions("u", "i", "t"), sources.Path("x"), {})
 
 
+def test_a_quoted_line_end_stays_in_one_line_of_what_is_set_aside(tmp_path):
+    text = "y,a,n\n" + '1,"x\r\ny",nan\n' * 5 + "1,b,2\n0,b,2\n" * 100
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    source = TextSource.with_header(tmp_path / "x.csv", ("y", "a", "n"))
+    with pytest.warns(UserWarning, match="5 malformed rows"):
+        prepare(source, Recipe("y", ("a",), ("n",)), tmp_path / "x", {})
+    lines = (tmp_path / "x/rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["2", "4", "6", "8", "10"]
+    assert all("x\\ny" in line for line in lines)
+
+
 # Numbers as text, and the users' own keys ----------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def test_padding_on_either_side_holds_the_same_tokens(pairs, more):
 def test_a_row_longer_than_the_length_is_an_error():
     with pytest.raises(ValueError, match="length must be at least 5, the longest row, got 4"):
         collate(PAIRS, pad=0, length=4)
-    with pytest.raises(ValueError, match="side must be right or left, not 'both'"):
+    with pytest.raises(ValueError, match="side must be one of right, left, not 'both'"):
         collate(PAIRS, pad=0, side="both")
 
 
@@ -170,7 +170,7 @@ def test_flipping_turns_about_that_share_and_its_truth():
         assert p.truth == PairTruth(-0.7 if flipped else 0.7, marks[::-1] if flipped else marks)
     assert data.flipped(0.0).pairs == data.pairs
     assert data.flipped(1.0).flipped(1.0).pairs == data.pairs
-    with pytest.raises(ValueError, match=r"rate must be in 0..1, got 1.2"):
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\], got 1.2"):
         data.flipped(1.2)
 
 
@@ -183,7 +183,7 @@ def test_truncation_keeps_ends_of_prompts_and_starts_of_responses():
         Pair((1,), (4,), (4, 5)),
     )
     assert len(Preferences("some", pairs, symbols=9).truncated(2, 1)) == 0  # nothing to prefer
-    with pytest.raises(ValueError, match="must be at least 1, got 0, 5"):
+    with pytest.raises(ValueError, match="prompt must be at least 1, got 0"):
         cut.truncated(0, 5)
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .. import checks
 from .store import Batch, Split
 
 
@@ -29,8 +30,7 @@ class Batches:
     WINDOW = 50  # batches
 
     def __init__(self, split: Split, batch_size: int, seed: int = 0, bucket: bool = True):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        checks.whole(batch_size=batch_size)
         if not len(split):
             raise ValueError("cannot make batches of an empty split")
         self.split, self.batch_size, self.seed = split, batch_size, seed

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import math
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from .. import checks
+
 KINDS = ("clicks", "sequences", "preferences", "bandit", "relevance", "problems", "graphs", "model")
 LARGEST_SEED = 2**32 - 1
-
-
-class BadOption(ValueError):
-    """A name, an option or a value that no data set takes."""
 
 
 @dataclass(frozen=True)
@@ -68,39 +65,29 @@ def entries() -> dict[str, Entry]:
 
 
 def entry(name: str) -> Entry:
-    """One entry; raises BadOption, a ValueError, that lists the known names."""
+    """One entry; raises ValueError that lists the known names."""
     if name not in entries():
-        raise BadOption(f"no data set {name!r}; there are: {', '.join(sorted(entries()))}")
+        raise ValueError(f"no data set {name!r}; there are: {', '.join(sorted(entries()))}")
     return entries()[name]
 
 
 def check_options(name: str, loader: Callable, options: dict) -> None:
     """Hold options against the keyword arguments of a loader and their annotations.
 
-    An int is at least 1, a seed in 0..2^32-1, a float finite, a Literal one of its values.
-    Raises BadOption, a ValueError, in one line that says what is right.
+    An int is at least 1, a seed in 0..2^32-1, a Literal one of its values; loaders check the rest.
+    Raises ValueError in one line that says what is right.
     """
     arguments = inspect.signature(loader, eval_str=True).parameters.values()
     takes = {a.name: a.annotation for a in arguments if a.kind is a.KEYWORD_ONLY}
     if wrong := sorted(set(options) - set(takes)):
-        raise BadOption(f"{name} takes {', '.join(takes) or 'no options'}, not {', '.join(wrong)}")
+        raise ValueError(f"{name} takes {', '.join(takes) or 'no options'}, not {', '.join(wrong)}")
     for option, value in options.items():
-        wanted = takes[option]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if get_origin(wanted) is Literal:
-            one_of(name, option, value, get_args(wanted))
-        elif option == "seed" and not (type(value) is int and 0 <= value <= LARGEST_SEED):
-            raise BadOption(f"{name}: seed must be in 0..{LARGEST_SEED}, not {value!r}")
-        elif wanted is int and option != "seed" and not (type(value) is int and value >= 1):
-            raise BadOption(f"{name}: {option} must be at least 1, a whole number, not {value!r}")
-        elif wanted is float and not (is_number and math.isfinite(value)):
-            raise BadOption(f"{name}: {option} must be a finite number, not {value!r}")
-
-
-def one_of(name: str, option: str, value, choices: Iterable) -> None:
-    """Raise BadOption when a set's option is not one of the choices."""
-    if value not in (choices := tuple(choices)):
-        raise BadOption(f"{name}: {option} must be one of {', '.join(choices)}, not {value!r}")
+        if get_origin(takes[option]) is Literal:
+            checks.one_of(get_args(takes[option]), **{option: value})
+        elif takes[option] is int:
+            checks.whole(int(option != "seed"), **{option: value})
+    if options.get("seed", 0) > LARGEST_SEED:
+        raise ValueError(f"seed must be at most {LARGEST_SEED}, got {options['seed']}")
 
 
 def data_root() -> Path:

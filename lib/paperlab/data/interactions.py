@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from .sources import Chunk, progress, splitmix
+from .sources import Chunk, aside, progress, splitmix
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -84,11 +84,10 @@ def deal(source, what: Interactions, work: Path, seed: int) -> Dealt:
     shares, rejected = 1 + (source.size_in_memory >> 26), 0
     with ExitStack() as stack:
         files = [stack.enter_context((work / f"{k}.share").open("wb")) for k in range(shares)]
-        aside = stack.enter_context((work / "rejected.tsv").open("wb"))
+        malformed = stack.enter_context((work / "rejected.tsv").open("wb"))
         for chunk in progress(source, "dealing out"):
             frame, lines, bad = _clean(chunk, what)
-            for number, reason, text in bad:
-                aside.write(f"{number + 1}\t{reason}\t{text}\n".encode())
+            malformed.write(aside(bad))
             rejected += len(bad)
             known, events = len(items), np.zeros(frame.height, EVENT)
             events["user"], events["item"] = users(frame["user"]), items(frame["item"])

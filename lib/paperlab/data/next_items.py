@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from .. import checks
 from . import fetch, stores
 from .catalogue import Entry
 from .interactions import EVENT, Dealt, Interactions, deal
@@ -99,7 +100,7 @@ def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -
         raise
     if dealt.rejected:
         aside = f"{dealt.rejected:,} malformed rows put aside in rejected.tsv"
-        warnings.warn(f"{folder.name}: {aside}", stacklevel=4)
+        warnings.warn(f"{folder.name}: {aside}", stacklevel=3)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
         aside = (
@@ -143,10 +144,8 @@ def open_next_items(
     length: the most recent events of a history that a row uses, >= 1.
     Raises ValueError for values out of range.
     """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
-    if negatives not in ("uniform", "popular"):
-        raise ValueError(f"negatives must be uniform or popular, got {negatives!r}")
+    checks.whole(length=length)
+    checks.one_of(("uniform", "popular"), negatives=negatives)
     log = open_store(folder, name)
     fields = (replace(f, length=length if f.length else 0) for f in log.schema.fields)
     parts = {p: replace(getattr(log, p), length=length) for p in SPLITS}

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from .. import checks
 from . import fetch, stores
 from .catalogue import Entry
 from .schema import Field, Schema
-from .sources import Chunk, FrameSource, TextSource, progress, splitmix
+from .sources import Chunk, FrameSource, TextSource, aside, progress, splitmix
 from .store import SPLITS, Log, open_store
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class Recipe:
         names = [self.label, *self.columns]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"recipe: columns stand twice: {', '.join(doubled)}")
-        if self.min_count < 1:
-            raise ValueError(f"min_count must be at least 1, got {self.min_count}")
+        checks.whole(min_count=self.min_count)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def _prepare(source, recipe: Recipe, folder: Path, notes: dict, seed: int) -> No
     (work / "schema.json").write_text(schema.to_json())
     if rejected:
         warnings.warn(
-            f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=4
+            f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=3
         )
     for leftover in [work / "state.json", *work.glob("*.counts")]:
         leftover.unlink(missing_ok=True)
@@ -133,10 +133,10 @@ def _columns(recipe: Recipe) -> dict[str, tuple[int, str]]:
 
 
 def _first_reason(work: Path) -> str:
-    aside = work / "rejected.tsv"
-    with aside.open(errors="replace") as file:
+    path = work / "rejected.tsv"
+    with path.open(errors="replace") as file:
         cells = file.readline().split("\t")
-    return f": line {cells[0]}: {cells[1]}; see {aside}" if len(cells) > 1 else ": it is empty"
+    return f": line {cells[0]}: {cells[1]}; see {path}" if len(cells) > 1 else ": it is empty"
 
 
 def _count(source, recipe: Recipe, work: Path, seed: int) -> dict[str, pl.DataFrame]:
@@ -221,8 +221,7 @@ def _write(source, recipe: Recipe, work: Path, seed: int, vocabulary) -> tuple[l
                 for kind, column in columns.items():
                     files[part, kind].write(column[mine].tobytes())
                 state["rows"][k] += int(mine.sum())
-            for number, reason, text in rejected:
-                files["aside"].write(f"{number + 1}\t{reason}\t{text}\n".encode())
+            files["aside"].write(aside(rejected))
             for file in files.values():
                 file.flush()
                 os.fsync(file.fileno())

@@ -185,6 +185,14 @@ class FrameSource:
             yield Chunk(part, np.arange(start, end), [], end, end)
 
 
+def aside(rejected: list[tuple[int, str, str]]) -> bytes:
+    """Refused rows as lines of rejected.tsv: line from 1, reason, text with its line ends escaped."""
+    escaped = [
+        (n + 1, why, text.replace("\r", "\\r").replace("\n", "\\n")) for n, why, text in rejected
+    ]
+    return "".join(f"{n}\t{why}\t{text}\n" for n, why, text in escaped).encode()
+
+
 def progress(source, what: str, position: int = 0, line: int = 0) -> Iterable[Chunk]:
     """The chunks of a source from a position on, with a bar where it takes long."""
     with tqdm(total=source.size, unit="B", unit_scale=True, desc=what, initial=position,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import checks
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
 
@@ -74,8 +76,7 @@ def collate(
     """
     if not pairs:
         raise ValueError("a batch needs at least one pair")
-    if side not in ("right", "left"):
-        raise ValueError(f"side must be right or left, not {side!r}")
+    checks.one_of(("right", "left"), side=side)
     rows = [(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs]
     longest = max(len(prompt) + len(response) for prompt, response in rows)
     length = longest if length is None else length
@@ -177,8 +178,7 @@ class Preferences:
 
         Pairs whose responses cannot be told apart any more are left out.
         """
-        if min(prompt, response) < 1:
-            raise ValueError(f"prompt and response must be at least 1, got {prompt}, {response}")
+        checks.whole(prompt=prompt, response=response)
         cut = []
         for pair in self.pairs:
             marks = pair.truth and tuple(m[:response] for m in pair.truth.marks)
@@ -194,8 +194,7 @@ class Preferences:
 
     def flipped(self, rate: float, seed: int = 0) -> Preferences:
         """A share ``rate`` in [0, 1] of the labels turned round, each by its own seeded coin."""
-        if not 0 <= rate <= 1:
-            raise ValueError(f"rate must be in 0..1, got {rate}")
+        checks.inside("[0, 1]", rate=rate)
         coin = torch.rand(len(self), generator=torch.Generator().manual_seed(seed)) < rate
         pairs = zip(self.pairs, coin.tolist(), strict=True)
         return replace(self, pairs=tuple(p.swapped() if turn else p for p, turn in pairs))
@@ -259,7 +258,6 @@ def load(name: str, **options) -> Preferences:
     from .. import data
 
     known = [e.name for e in data.catalogue.entries().values() if e.kind == "preferences"]
-    if name not in known:
-        raise ValueError(f"name must be one of {', '.join(known)}, not {name!r}")
+    checks.one_of(known, name=name)
     texts = data.load(name, **options)
     return from_text(texts.name, texts.rows, texts.set_aside)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..catalogue import BadOption, Entry
+from ... import checks
+from ..catalogue import Entry
 from ..formats import parquet, preferences
 from ..kinds import PreferenceTexts
 
@@ -17,8 +18,7 @@ def load(
     per_prompt: most pairs of a prompt; no answer is in two of them. least: smallest difference of
     the two win rates, in [0, 1]. seed: of the pairing.
     """
-    if not 0 <= least <= 1:
-        raise BadOption(f"{entry.name}: least must be in 0..1, got {least}")
+    checks.inside("[0, 1]", least=least)
     prompts, answers = parquet.local(entry, "prompts.parquet", "responses.parquet")
     prompts, answers = prompts.sort("prompt_id"), answers.sort("prompt_id", "model")
     by_prompt = answers.partition_by("prompt_id", as_dict=True, maintain_order=True)

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from ... import checks
 from .. import fetch, next_items, sources
-from ..catalogue import Entry, one_of
+from ..catalogue import Entry
 from ..formats import json_lines
 from ..interactions import Interactions
 from ..next_items import LENGTH
@@ -43,7 +44,7 @@ def load(
     names = [f.name.removeprefix("reviews_") for f in entry.files]
     parts = [n.removesuffix("_5.json.gz").lower() for n in names if n.endswith("_5.json.gz")]
     part = parts[0] if part is None else part
-    one_of(entry.name, "part", part, parts)
+    checks.one_of(parts, part=part)
     patterns = rf"(reviews_)?{part}_5\.json\.gz", rf"meta_{part}\.json\.gz"
     reviews, products = (
         next(f.name for f in entry.files if re.fullmatch(p, f.name, re.IGNORECASE))

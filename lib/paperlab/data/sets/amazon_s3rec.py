@@ -6,8 +6,9 @@ from typing import Literal
 
 import polars as pl
 
+from ... import checks
 from .. import next_items
-from ..catalogue import Entry, one_of
+from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
 from ..next_items import LENGTH
@@ -34,7 +35,7 @@ def load(
     """
     parts = [f.name.removesuffix(ENDING) for f in entry.local if f.name.endswith(ENDING)]
     part = parts[0] if part is None else part
-    one_of(entry.name, "part", part, parts)
+    checks.one_of(parts, part=part)
     sequences, items = parquet.local(entry, f"{part}{ENDING}", f"{part}_item_attributes.parquet")
     leaf = items.select("item", category=pl.col("attributes").list.last())
     events = sequences.rename({"items": "item"}).explode("item")

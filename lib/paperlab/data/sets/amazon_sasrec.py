@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ... import checks
 from .. import next_items
-from ..catalogue import Entry, one_of
+from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
 from ..next_items import LENGTH
@@ -30,7 +31,7 @@ def load(
     """
     parts = [f.name.removesuffix(".parquet") for f in entry.local]
     part = parts[0] if part is None else part
-    one_of(entry.name, "part", part, parts)
+    checks.one_of(parts, part=part)
     (events,) = parquet.local(entry, f"{part}.parquet")
     source, what = FrameSource(events), Interactions("user", "item")
     return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)

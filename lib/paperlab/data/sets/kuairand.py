@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import polars as pl
 
+from ... import checks
 from .. import catalogue, fetch, next_items
 from ..catalogue import Entry
 from ..formats import parquet
@@ -54,7 +55,7 @@ def tables(part: Part) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame | None]
     Raises ValueError for an unknown part, FileNotFoundError that says which file to get.
     """
     entry = catalogue.entry("kuairand")
-    catalogue.one_of("kuairand", "part", part, get_args(Part))
+    checks.one_of(get_args(Part), part=part)
     if part == "explicit":
         events, users = parquet.local(entry, EXPLICIT, USERS)
         return events.lazy(), users.lazy(), None

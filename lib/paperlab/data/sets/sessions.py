@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ... import checks
 from .. import next_items
-from ..catalogue import Entry, one_of
+from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
 from ..next_items import LENGTH
@@ -32,7 +33,7 @@ def load(
     """
     parts = [f.name.removesuffix(ENDING) for f in entry.local if f.name.endswith(ENDING)]
     part = parts[0] if part is None else part
-    one_of(entry.name, "part", part, parts)
+    checks.one_of(parts, part=part)
     (sessions,) = parquet.local(entry, f"{part}{ENDING}")
     source, what = FrameSource(sessions.explode("items")), Interactions("session", "items")
     return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)
