@@ -313,11 +313,11 @@ def test_show_prints_one_table(monkeypatch):
     seen = []
     monkeypatch.setattr(plots, "table", seen.append)
     whole(a=around(0.8), b=around(0.7, sd=0.03), c=around(0.8, sd=0.5))
-    (frame,) = seen
-    assert frame.columns[1] == "difference [interval: Student's t over pairs, Student's t of log ratios; Holm over 6]"  # fmt: skip
-    assert frame["smallest effect that matters"][0] == "0.01 auc"
-    assert (frame["outcome"][1], frame["note"][1]) == ("supported", "")
-    assert frame["outcome"][3] == "unresolved" and frame["note"][3].startswith("power ")
+    (rows,) = seen
+    assert list(rows[0])[1] == "difference [interval: Student's t over pairs, Student's t of log ratios; Holm over 6]"  # fmt: skip
+    assert rows[0]["smallest effect that matters"] == "0.01 auc"
+    assert rows[1]["outcome"].data == "**supported**"
+    assert rows[3]["outcome"].data.startswith("**unresolved** (power ")
 
 
 def test_claims_on_test_units_are_found_again_from_their_file(tmp_path):

@@ -27,13 +27,13 @@ def fail(error: object, code: int) -> int:
 
 def pairs(items: list[str] | None, option: str = "--set") -> dict[str, str]:
     """What --set or --grid says: NAME=VALUE, as text."""
-    found = {}
+    values = {}
     for item in items or []:
         key, equals, value = item.partition("=")
         if not equals:
             raise runs.BadInput(f"{option} {item}: write {option} NAME=VALUE")
-        found[key.strip()] = value.strip()
-    return found
+        values[key.strip()] = value.strip()
+    return values
 
 
 def table(title: str | None, columns: list[str], lines: list[list[str]]):
@@ -83,8 +83,7 @@ def sweep(
     axes = [pair for item in grid for pair in pairs([item], "--grid").items()]
     points = sweeps.plan(notebook, profile, pairs(set_), axes)
     if dry_run:
-        found = {p.key: records.finished(root, p.key) for p in points}
-        done = {key: folder for key, folder in found.items() if folder}
+        done = {p.key: f for p in points if (f := records.finished(root, p.key))}
         progress = sweeps.Progress(points, done, reused=len(done))
         print_table(f"{notebook.stem}: nothing is started", *sweeps.rows(progress, root, points))
         return

@@ -39,14 +39,14 @@ class Cell(NamedTuple):
     metric: str
 
 
-def cells(found: Sequence[dict], without: Sequence[str] = ()) -> dict[Cell, dict]:
+def cells(parts: Sequence[dict], without: Sequence[str] = ()) -> dict[Cell, dict]:
     """The values of every declared metric: Cell -> {pair: value}.
 
-    found: one record, or several that hold parts of one table. without: columns that do not tell
+    parts: one record, or several that hold parts of one table. without: columns that do not tell
     rows apart. A missing value is NaN. Raises ValueError where two rows are the same pair's.
     """
     values: dict[Cell, dict] = defaultdict(dict)
-    for record in found:
+    for record in parts:
         for table, roles in (record.get("tables") or {}).items():
             keys = [k for k in (roles["group"], *roles["where"]) if k not in without]
             for row in record["metrics"][table]:
@@ -114,8 +114,8 @@ def compare(a: Sequence[dict], b: Sequence[dict]) -> pl.DataFrame:
     for record in (*a, *b):
         declared(record)
     seen: dict[str, list[set]] = defaultdict(lambda: [set(), set()])
-    for side, found in enumerate((a, b)):
-        for record in found:
+    for side, parts in enumerate((a, b)):
+        for record in parts:
             for table, roles in record["tables"].items():
                 for column in (roles["group"], *roles["where"]):
                     seen[column][side] |= {json.dumps(r[column]) for r in record["metrics"][table]}
@@ -176,23 +176,23 @@ def leaders(record: dict) -> list[dict]:
     return lines
 
 
-def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
-    """The records that a word names, of those by name in ``found``.
+def pick(listed: dict[str, dict], word: str, root: Path) -> list[dict]:
+    """The records that a word names, of those by name in ``listed``.
 
     A run's name, or how it begins; or NAME=VALUE: the successful runs with that value, which is
     read as --set reads it. Of these, the newest one's notebook and other parameters are what all
-    have, and a seed counts once, in the newest run that has it: ``found`` is newest first. Raises
+    have, and a seed counts once, in the newest run that has it: ``listed`` is newest first. Raises
     BadInput where it names none, or a beginning names several.
     """
     name, equals, text = word.partition("=")
     if not equals:
-        names = [n for n in found if n == word] or [n for n in found if n.startswith(word)]
+        names = [n for n in listed if n == word] or [n for n in listed if n.startswith(word)]
         if len(names) > 1:
             raise runs.BadInput(f"{word}: {len(names)} runs begin so: {', '.join(names[:3])} ...")
-        side = [found[n] for n in names]
+        side = [listed[n] for n in names]
     else:
         books = {path.stem: inspect(path) for path in runs.notebooks(root)}
-        good = [r for r in found.values() if r["status"] == "ok" and name in r["parameters"]]
+        good = [r for r in listed.values() if r["status"] == "ok" and name in r["parameters"]]
         known = [(r, books.get(r["notebook"], {}).get(name)) for r in good]
         fit = [r for r, p in known if p and p.cast(text) == r["parameters"][name]]
         side, seeds = [], set()
@@ -209,11 +209,11 @@ def pick(found: dict[str, dict], word: str, root: Path) -> list[dict]:
 def committed(root: Path, profiles: Sequence[str] = ("full", "gpu")) -> list[dict]:
     """The committed records of the project's notebooks with one of these profiles, in order."""
     books = [path.stem for path in runs.notebooks(root)]
-    found = [records.reference(book, profile, root) for book in books for profile in profiles]
-    return [record for record in found if record]
+    kept = [records.reference(book, profile, root) for book in books for profile in profiles]
+    return [record for record in kept if record]
 
 
-def claims(root: Path, found: Sequence[dict]) -> pl.DataFrame:
+def claims(root: Path, kept: Sequence[dict]) -> pl.DataFrame:
     """Every claim of committed records that its notebook still makes, a line each.
 
     notebook, profile, claim, outcome, difference, note, main (the record's first claim), seeds (the
@@ -224,7 +224,7 @@ def claims(root: Path, found: Sequence[dict]) -> pl.DataFrame:
     import polars as pl
 
     lines = []
-    for record in found:
+    for record in kept:
         line = {"notebook": record["notebook"], "profile": record["profile"], "main": False}
         try:
             judged = verdict.rejudge(record, root / "data/reference")
@@ -301,13 +301,13 @@ def freshness(root: Path) -> pl.DataFrame:
     return pl.DataFrame(lines, dict.fromkeys(("notebook", "what", "code"), pl.String))
 
 
-def costs(root: Path, found: Sequence[dict]) -> pl.DataFrame:
+def costs(root: Path, kept: Sequence[dict]) -> pl.DataFrame:
     """Committed records in short: the leader of the first table, minutes, peak memory, code."""
     import polars as pl
 
     code = {line["what"]: line["code"] for line in freshness(root).to_dicts()}
     lines = []
-    for record in found:
+    for record in kept:
         name = f"{record['notebook']}_{record['profile']}"
         best = leaders(record)[:1]
         state, _, files = code[name].partition(": ")

@@ -94,8 +94,8 @@ class Record:
                 )
             key = tuple(json.dumps(row[c]) for c in keys)
             if key in seen:
-                found = ", ".join(f"{c}={row[c]}" for c in keys)
-                raise ValueError(f"{said}: two rows with {found}; name what tells them apart in where")  # fmt: skip
+                both = ", ".join(f"{c}={row[c]}" for c in keys)
+                raise ValueError(f"{said}: two rows with {both}; name what tells them apart in where")  # fmt: skip
             seen.add(key)
         directions = dict(zip(metrics, ways, strict=True))
         self.tables[name] = {"group": group, "where": where, "pair": pair, "metric": metrics[0]}
