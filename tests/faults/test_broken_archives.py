@@ -187,7 +187,7 @@ def test_the_command_says_it_in_one_line(shelf):
         "criteo-terabyte",
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("paperlab: day_0.gz is broken: delete and fetch it again (")
     assert len(done.stderr.splitlines()) == 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import papermill
 import pytest
 from helpers.project import project
-from paperlab import cli, plots, records
+from paperlab import cli, plots, recording, records
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]
@@ -108,7 +108,7 @@ def test_half_a_notebook_is_no_traceback_and_gives_its_room_to_the_record(small,
 @pytest.mark.parametrize("which", [1, 2])
 def test_a_record_that_cannot_be_written_leaves_the_one_before(small, monkeypatch, which):
     """The first record says that the run began, the second how it ended."""
-    written, replace = [], records.replace
+    written, replace = [], recording.replace
 
     def full(path, text):
         written.append(path)
@@ -116,11 +116,11 @@ def test_a_record_that_cannot_be_written_leaves_the_one_before(small, monkeypatc
             raise FULL
         replace(path, text)
 
-    monkeypatch.setattr(records, "replace", full)
+    monkeypatch.setattr(recording, "replace", full)
     code, lines, found = small()
     assert (code, lines) == (1, ["paperlab: [Errno 28] No space left on device"])
     assert [r["status"] for r in found] == ["running"] * (which - 1)
-    monkeypatch.setattr(records, "replace", replace)
+    monkeypatch.setattr(recording, "replace", replace)
     works(small)
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_kept_is_one_line(small, monkeypatch):
     def full(_):
         raise FULL
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(recording.os, "fsync", full)
     code, lines, _ = small()
     assert (code, lines) == (1, ["paperlab: [Errno 28] No space left on device"])
     assert not list(Path("data/reference").iterdir())

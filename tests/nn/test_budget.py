@@ -77,6 +77,8 @@ def test_grouped_layers_equal_a_loop_over_groups():
 def test_flops_are_two_a_multiply_add_of_a_sample():
     schema = Schema((Field("a", size=9), Field("b", size=9)))
     model = DNN(schema, 4, widths=(6,), dropout=0.5).train()
-    log = from_arrays("x", schema, np.ones((30, 2), np.int32), np.ones((30, 1)), np.arange(30) // 10)
+    log = from_arrays(
+        "x", schema, np.ones((30, 2), np.int32), np.ones((30, 1)), np.arange(30) // 10
+    )
     assert flops(model, log.train.take(slice(0, 7))) == 2 * (8 * 6 + 6)
     assert model.training
