@@ -11,7 +11,7 @@ import sys
 import pytest
 from paperlab import records
 
-OLD, NEW = ({"notebook": "101_x", "rows": [name] * 20_000} for name in ("old", "new"))
+OLD, NEW = ({"notebook": "101_x", "rows": [name] * 2_000} for name in ("old", "new"))
 
 
 def killed(die) -> int:
