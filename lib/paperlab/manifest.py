@@ -32,22 +32,23 @@ from .parameters import BadInput, Parameter, inspect, pick
 
 
 class Family(NamedTuple):
-    """A folder of lib/paperlab and the words that readers see."""
+    """A folder of lib/paperlab, the words that readers see, and the kind of its templates."""
 
     folder: str
     caption: str
+    template: str
 
 
 FAMILIES = {  # a number's first digit -> its family; the only such list
-    "1": Family("ctr", "Click-through-rate models"),
-    "2": Family("interest", "User interest and sequences"),
-    "3": Family("feedback", "Feedback and conversion"),
-    "4": Family("retrieval", "Retrieval"),
-    "5": Family("rl", "Reinforcement learning"),
-    "6": Family("align", "Alignment"),
-    "7": Family("rlvr", "Reasoning with verifiable rewards"),
-    "8": Family("structure", "Structure"),
-    "9": Family("evaluation", "Evaluation"),
+    "1": Family("ctr", "Click-through-rate models", "click"),
+    "2": Family("interest", "User interest and sequences", "click"),
+    "3": Family("feedback", "Feedback and conversion", "click"),
+    "4": Family("retrieval", "Retrieval", "click"),
+    "5": Family("rl", "Reinforcement learning", "agent"),
+    "6": Family("align", "Alignment", "language"),
+    "7": Family("rlvr", "Reasoning with verifiable rewards", "language"),
+    "8": Family("structure", "Structure", "plain"),
+    "9": Family("evaluation", "Evaluation", "plain"),
 }
 STATUSES = ("reproduction", "partial", "our reading of the abstract", "draft", "no paper")
 OF_A_PAPER = ("title", "authors", "venue", "arxiv", "module")
@@ -111,27 +112,36 @@ class Manifest:
 def read(path: Path) -> Manifest:
     """A manifest file by itself; raises BadInput, which names the file and the key."""
     try:
-        table = tomllib.loads(path.read_text())
+        return parse(path.read_text(), path.stem)
     except FileNotFoundError:
         raise BadInput(f"{path.name} is missing: every notebook but 000 has a manifest") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path.name}: not TOML: {str(error).splitlines()[0]}") from None
-    if not NOTEBOOK.fullmatch(path.stem):
-        raise BadInput(f"{path.name}: a manifest is called NNN_slug.toml, as its notebook is")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path.name}: not TOML: it is not UTF-8") from None
+
+
+def parse(text: str, stem: str) -> Manifest:
+    """`read` of a manifest's text; stem: NNN_slug."""
+    file = f"{stem}.toml"
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{file}: not TOML: {str(error).splitlines()[0]}") from None
+    if not NOTEBOOK.fullmatch(stem):
+        raise BadInput(f"{file}: a manifest is called NNN_slug.toml, as its notebook is")
     kinds = {f.name: f.type for f in fields(Manifest) if f.name != "stem"}
     for key, value in table.items():
         if key not in kinds:
-            raise BadInput(f"{path.name}: {key}: unknown key; there are {', '.join(kinds)}")
+            raise BadInput(f"{file}: {key}: unknown key; there are {', '.join(kinds)}")
         if not _fits(value, kinds[key]):
-            raise BadInput(f"{path.name}: {key}: must be {kinds[key]}, not {str(value)[:40]!r}")
+            raise BadInput(f"{file}: {key}: must be {kinds[key]}, not {str(value)[:40]!r}")
         if kinds[key] == "str" and key != "note" and (set("|\n") & set(value) or not value.strip()):
-            raise BadInput(f"{path.name}: {key}: must be one line of text without |")
+            raise BadInput(f"{file}: {key}: must be one line of text without |")
     optional = {*OPTIONAL, *(OF_A_PAPER if table.get("status") == "no paper" else ())}
     for key in kinds:
         if key not in table and key not in optional:
-            raise BadInput(f"{path.name}: {key}: missing")
-    manifest = Manifest(stem=path.stem, **table)
-    _check_values(manifest, path.name)
+            raise BadInput(f"{file}: {key}: missing")
+    manifest = Manifest(stem=stem, **table)
+    _check_values(manifest, file)
     return manifest
 
 

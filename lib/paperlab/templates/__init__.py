@@ -1,1 +1,1 @@
-"""What `paperlab new` copies: a small model, its test and its notebook, all of which work as they are."""
+"""What `paperlab new` starts a paper from: four small examples that run and are tested as they are."""

@@ -1,12 +1,11 @@
-"""Newcomer: one hidden layer on the fields of an impression. (A start: put the paper's model here.)
+"""One hidden layer on the fields of an impression. (A start: put the paper's model here.)
 
 Title of the paper. (Name authors, venue and arXiv id.)
 
     h     = ReLU(W x + c)        1. what each hidden unit sees of the input x
     logit = v h + b              2. what the units add up to
 
-Ours: all of it, as long as this is the start. Say here what the paper's equations are, what its
-released code does differently, and what you add.
+Say here which equations are the paper's, what its released code does differently, and what you add.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import checks
 from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn.click import ClickModel
@@ -30,19 +30,21 @@ def logit(
     weight: Float[Tensor, "width d_in"],
     bias: Float[Tensor, " width"],
     out: Float[Tensor, " width"],
-    bend: bool = True,
+    nonlinear: bool = True,
 ) -> Float[Tensor, "*rows"]:
-    """out · ReLU(weight x + bias), equations 1 and 2 without b. bend: False leaves ReLU out."""
+    """out · ReLU(weight x + bias), equations 1 and 2 without b. nonlinear: False leaves ReLU out."""
     h = F.linear(x, weight, bias)
-    return (h.relu() if bend else h) @ out
+    return (h.relu() if nonlinear else h) @ out
 
 
 class Newcomer(ClickModel):
     """b + `logit` of the F field vectors laid end to end.
 
-    dim: width of a field vector, at least 1. width: hidden units, at least 1. bend: False is the
-    ablation, which is a logistic regression. lr: Adam's learning rate.
-    Raises ValueError for sizes out of range.
+    dim: width of a field vector, at least 1.
+    width: hidden units, at least 1.
+    nonlinear: False is the ablation, which is a logistic regression.
+    std, lr: see `ClickModel`.
+    Raises ValueError for values out of range.
     """
 
     def __init__(
@@ -51,15 +53,16 @@ class Newcomer(ClickModel):
         *,
         dim: int = 16,
         width: int = 64,
-        bend: bool = True,
+        nonlinear: bool = True,
+        std: float = 0.01,
         lr: float = 1e-3,
     ):
-        if min(dim, width) < 1:
-            raise ValueError(f"dim and width must be at least 1, got {dim} and {width}")
-        super().__init__(schema, dim, lr=lr)
-        self.hidden, self.out, self.bend = linear(self.d_in, width), linear(width, 1), bend
+        checks.whole(dim=dim, width=width)
+        super().__init__(schema, dim, std=std, lr=lr)
+        self.hidden, self.out = linear(self.d_in, width), linear(width, 1)
+        self.nonlinear = nonlinear
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:
         x = self.embed(batch).flatten(1)
-        found = logit(x, self.hidden.weight, self.hidden.bias, self.out.weight[0], self.bend)
-        return found + self.out.bias
+        hidden, out = self.hidden, self.out
+        return logit(x, hidden.weight, hidden.bias, out.weight[0], self.nonlinear) + out.bias
