@@ -279,7 +279,7 @@ def _joined(by_seed, unit_variance, units: int, scale=1.0) -> Student:
     """Mean over seeds, with the variances of seeds and of test units added.
 
     Degrees of freedom are Satterthwaite's with the seeds' variance at its upper 90 % bound. Taken
-    as it is, three seeds that are close by chance pass for a large sample (see test_calibration).
+    as it is, three seeds that are close by chance pass for a large sample (see test_verdict_calibration).
     """
     from scipy.special import chdtri
 

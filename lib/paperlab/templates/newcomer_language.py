@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .. import checks
 from ..lm.logprobs import token_logps
 from ..lm.preferences import Pair, PairBatch, PairTruth, Preferences
-from ..lm.training import Tuning, padding, scored
+from ..lm.training import Tuning, padding
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -75,7 +75,6 @@ class Newcomer(Tuning):
 
 def scores_of(policy: nn.Module, batch: PairBatch, per_token: bool = True) -> Float[Tensor, " 2B"]:
     """`score` of the responses of a batch of pairs, the chosen ones first."""
-    batch = scored(batch)
     logits = policy(batch.ids, padding(batch.attention)).logits
     return score(token_logps(logits, batch.ids, batch.mask), batch.mask[:, 1:], per_token)
 
