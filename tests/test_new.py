@@ -35,7 +35,6 @@ def home(tmp_path) -> Path:
     ]
     kept += [
         "tests/notebooks/test_hygiene.py",
-        "README.md",
         "pyproject.toml",
         "data/catalogue.toml",
     ]
@@ -48,6 +47,7 @@ def home(tmp_path) -> Path:
             )
         else:
             shutil.copy(ROOT / name, place)
+    (tmp_path / "README.md").write_text("<!-- papers -->\n<!-- /papers -->\n")
     manifest.colours.cache_clear()
     return tmp_path
 

@@ -2,8 +2,7 @@
 
 The start page and the first notebook of every family are driven, the others by `make test-browser`.
 A slider is moved in a copy of its notebook that has only the cells that its explorer needs: nbval
-runs the whole. Pictures of what is seen are kept in test-artefacts; 000_start_here_lab.png is the
-README's picture of the start page: copy it to figures/ to renew that one.
+runs the whole. Pictures of what is seen are kept in test-artefacts.
 """
 
 import ast

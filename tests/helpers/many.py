@@ -17,7 +17,7 @@ data = []
 [profiles.full]
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 """
-FAMILIES = ("ctr", "interest", "feedback", "retrieval", "rl", "align", "rlvr", "structure")
+FAMILIES = [family.folder for family in manifest.FAMILIES.values()][:-1]  # evaluation: the ledger
 
 
 def notebook(folder: Path, stem: str, *cells: str) -> Path:
