@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-from paperlab import records, verdict
+from paperlab import manifest, records, verdict
 
 MANIFEST = """
 name = "Paper {number}"
@@ -17,7 +17,6 @@ data = []
 [profiles.full]
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 """
-FAMILIES = [family.folder for family in manifest.FAMILIES.values()][:-1]  # evaluation: the ledger
 
 
 def notebook(folder: Path, stem: str, *cells: str) -> Path:
@@ -34,8 +33,8 @@ def notebook(folder: Path, stem: str, *cells: str) -> Path:
     ]  # fmt: skip
     path = folder / f"notebooks/{stem}.ipynb"
     path.write_text(json.dumps(book))
-    manifest = MANIFEST.format(number=stem[:3], family=FAMILIES[int(stem[0]) - 1])
-    path.with_suffix(".toml").write_text(manifest)
+    text = MANIFEST.format(number=stem[:3], family=manifest.FAMILIES[stem[0]].folder)
+    path.with_suffix(".toml").write_text(text)
     return path
 
 
