@@ -77,8 +77,9 @@ class Seconds:
         for k, seconds in enumerate(getattr(report, "seconds", ())):  # none where a worker died
             self.files[report.nodeid.partition("::")[0]][k] += seconds
 
-    def pytest_terminal_summary(self, terminalreporter) -> None:
-        if not any(is_paper(file) for file in self.files):  # only some tests were run
+    def pytest_terminal_summary(self, terminalreporter, config) -> None:
+        some = config.args_source is pytest.Config.ArgsSource.ARGS  # files or folders were named
+        if some or not any(is_paper(file) for file in self.files):
             return
         rows = [
             {"file": f, "kind": kind(f), "cpu": round(c, 1), "wall": round(w, 1)}
