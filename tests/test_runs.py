@@ -148,8 +148,8 @@ def test_refresh_leaves_clean_counts_and_no_widget_state(tmp_path):
         (["run", "ssr", "--set", "seeds"], 2, "write --set NAME=VALUE"),
         (["run", "ssr", "--set", "epochs=0"], 2, "epochs takes int in 1..50"),
         (["run", "ssr", "--profile", "huge"], 2, "it has: quick, full, gpu"),
-        (["data", "nothing"], 1, "no data set 'nothing'"),
-        (["keep", "data/runs/nothing"], 1, "no record"),
+        (["data", "nothing"], 2, "no data set 'nothing'"),
+        (["keep", "data/runs/nothing"], 2, "no record"),
     ],
 )
 def test_the_command_says_it_in_one_line_on_stderr(words, code, message):
@@ -164,7 +164,7 @@ def test_the_command_says_it_in_one_line_on_stderr(words, code, message):
 
 
 def test_list_and_results_print_tables():
-    for words, expected in ((["list"], "101_ssr"), (["results"], "notebook"), (["data"], "frappe")):
+    for words, expected in ((["list"], "101_ssr"), (["results"], "Runs"), (["data"], "frappe")):
         command = [sys.executable, "-c", "from paperlab.cli import main; main()", *words]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -38,7 +39,7 @@ def test_no_solution_is_left_in_the_students_copy(tmp_path, path):
     for cell in book["cells"]:
         lines[solves(cell)] |= {line.strip() for line in source(cell).splitlines()}
     secret = lines[True] - lines[False]
-    assert path.stem.startswith("0") or len(secret) > 2
+    assert path.stem.startswith("0") or secret
     left = {line.strip() for c in student["cells"] for line in source(c).splitlines()}
     assert not secret & left
     whole = json.dumps(student)  # metadata and outputs too
@@ -58,7 +59,7 @@ def test_everything_else_is_still_there(tmp_path, path):
         else:
             assert (source(now), now["metadata"]) == (source(was), was["metadata"])
     text = "\n".join(source(c) for c in student["cells"] if c["cell_type"] == "markdown")
-    assert path.stem.startswith("0") or "Exercises\n\n1. " in text
+    assert path.stem.startswith("0") or re.search(r"Exercises\W+1\b", text)
 
 
 @every
