@@ -139,7 +139,7 @@ def settle(kind: str, right: Float[Tensor, " N"], **options) -> Float[Tensor, " 
     """beta Delta at which the mean loss is least for a share ``right`` of right labels, at beta .1.
 
     The two responses move apart by equal amounts, s_w = -s_l. By bisection of the slope within
-    [-12, 12]: an end means that there is no minimum inside. kind: of `LOSSES`, one that reads s_w and
+    [-12, 12]: an end means that there is no minimum inside; a slope of exactly 0 counts as one. kind: of `LOSSES`, one that reads s_w and
     s_l alone.
     """
     low, high = torch.full_like(right, -12.0), torch.full_like(right, 12.0)
