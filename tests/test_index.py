@@ -155,8 +155,12 @@ def test_the_findings_of_the_readme_are_those_of_the_records():
     rank = means("502_sl_mgac", "evaluation", "rank correlation")
     assert f"rank correlation {rank['released score']:.2f}".replace("0.", ".") in README
     assert f"session reach {rank['per-decision WIS']:.2f}".replace("0.", ".") in README
-    error = means("602_loss_lab", "labels", "error", ("model", "flips"))
-    told = {"sigmoid": "by {:.2f} nats", "robust": "by {:.2f}.", "cdpo": "misses by {:.2f}"}
+    regret = means("602_loss_lab", "regret", "regret", ("model", "beta", "flips", "labels"))
+    told = {
+        "sigmoid": "ends {:.2f} nats",
+        "robust": "that share, {:.3f}.",
+        "cdpo": "ends {:.2f} away",
+    }
     for loss, words in told.items():
-        assert words.format(error[loss, 0.2]).replace("0.", ".") in README, loss
-    assert max(("sigmoid", "robust", "cdpo"), key=lambda loss: error[loss, 0.0]) == "robust"
+        assert words.format(regret[loss, 0.5, 0.2, 1000]).replace("0.", ".") in README, loss
+    assert regret["cdpo", 0.5, 0.0, 1] < regret["sigmoid", 0.5, 0.0, 1]

@@ -118,6 +118,21 @@ def test_simpo_has_no_reference():
     torch.testing.assert_close(found["own_chosen"], mean[:8])
 
 
+def test_a_mean_over_weighted_tokens_divides_by_the_weights():
+    """LD-DPO at 0 counts the first n* tokens of each response: the mean is over those."""
+    module, batch = moved("ld", "sigmoid_norm", ld_alpha=0.0), whole(pairs())
+    with torch.no_grad():
+        loss, _ = module.compare(batch)
+        reference = module._refer(batch).logps
+        mask = batch.mask[:, 1:]
+        logps = token_logps(module.policy(batch.ids).logits, batch.ids, batch.mask)
+    first = mask & (losses.ld_weights(mask, 0.0) > 0)
+    mean = losses.sequence_logratio(logps, reference, first, average=True)
+    assert (first.sum(1) < mask.sum(1)).any()
+    expected = losses.preference_loss("sigmoid", *mean.chunk(2), beta=0.1, reduction="none")
+    torch.testing.assert_close(loss, expected)
+
+
 def test_sampo_is_judged_by_the_mean_over_its_draws():
     module = moved("sampo")
     first, second = (module.rewards(pairs()) for _ in range(2))
@@ -141,7 +156,7 @@ def test_metrics_of_tokens_are_those_of_the_policy():
     assert not set(expected) & set(module.compare(batch)[1])
 
 
-@pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "simpo")])
+@pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "tpo")])
 def test_every_loss_trains(kind):
     module = moved(kind=kind)
     loss, seen = module.compare(whole(pairs()))
@@ -388,6 +403,10 @@ def test_an_empty_part_is_refused_before_training():
         ({"warmup": 1.0}, r"warmup must be in \[0, 1\), got 1.0"),
         ({"clip": 0.0}, "clip must be above 0"),
         ({"beta": math.nan}, "beta must be above 0"),
+        ({"beta": -1.0}, "beta must be above 0"),
+        ({"reg": -1.0}, "reg must be above 0"),
+        ({"options": {"epsilon": 0.1}}, "options of sigmoid are beta: unknown epsilon"),
+        ({"kind": "cdpo", "options": {"epsilon": 0.7}}, r"epsilon must be in \[0, 0.5\), got 0.7"),
         ({"ld_alpha": 1.5}, r"ld_alpha must be in \[0, 1\]"),
         ({"representation": "last"}, "representation must be one of predictor, token"),
     ],

@@ -13,7 +13,8 @@ import torch
 
 from ..data.catalogue import data_root
 from ..lm.logprobs import token_logps
-from .losses import LOSSES, ld_weights, preference_loss, sequence_logratio
+from .formulas import LOSSES, REFERENCE_FREE
+from .losses import ld_weights, preference_loss, sequence_logratio
 
 CHOSEN = [0.0, 1.0, -2.0, 0.3, 10.0, -10.0, 40.0, 5000.0, -5000.0]
 REJECTED = [
@@ -30,20 +31,31 @@ REJECTED = [
 LENGTHS = {
     "n_chosen": [5.0, 5.0, 3.0, 7.0, 20.0, 12.0, 9.0, 50.0, 60.0],
     "n_rejected": [4.0, 4.0, 6.0, 7.0, 10.0, 30.0, 8.0, 40.0, 50.0],
+    "n_gold": [6.0, 4.0, 5.0, 9.0, 15.0, 10.0, 7.0, 45.0, 55.0],
 }
-FLOOR = -150.0  # nats a token below SimPO's sums: log pi is never above 0
-LOGPS = {"logp_chosen": [-10.0, -12.0, -8.0, -21.0, -60.0, -30.0, -18.0, -150.0, -6000.0]}
+FLOOR = -150.0  # nats per token of a sum of log pi alone, which is never above 0
+LOGPS = {
+    "logp_chosen": [-10.0, -12.0, -8.0, -21.0, -60.0, -30.0, -18.0, -150.0, -6000.0],
+    "logp_rejected": [-9.0, -8.0, -11.0, -20.0, -45.0, -80.0, -60.0, -5200.0, -200.0],
+    "logp_gold": [-9.0, -6.0, -10.0, -12.0, -40.0, -20.0, -14.0, -90.0, -110.0],
+}
 OPTIONS = {  # the defaults come first
     "cdpo": [{}, {"epsilon": 0.3}],
     "robust": [{}, {"epsilon": 0.3}],
+    "exo_pair": [{}, {"epsilon": 0.2}],
+    "discopop": [{}, {"tau": 1.0}],
     "simpo": [{}, {"gamma": 0.0}],
+    "alphapo": [{}, {"alpha": -0.5}],
+    "orpo": [{}, {"lam": 0.5}],
+    "aot": [{}, {"epsilon": 0.2}],
+    "aot_unpaired": [{}, {"epsilon": 0.2}],
     "bco": [{}, {"delta": 0.5}],
     "rpo": [{}, {"lam": 0.2}],
     "kto": [{}, {"z": 0.2}, {"lambda_d": 1.5, "lambda_u": 0.5}],
     "fdpo": [
         {},
         {"divergence": "js"},
-        *({"divergence": "alpha", "alpha": a} for a in (0.5, 1.0, 1.5)),
+        *({"divergence": "alpha", "alpha": a} for a in (0.5, 0.0, -0.5)),
     ],
 }
 
@@ -54,9 +66,9 @@ def pair_cases() -> list[dict]:
     for kind in LOSSES:
         takes = LOSSES[kind].__code__.co_varnames
         tensors = {k: v for k, v in (LENGTHS | LOGPS).items() if k in takes}
-        for options in [*OPTIONS.get(kind, [{}]), {"beta": 0.5}]:
+        for options in [*OPTIONS.get(kind, [{}]), *([{"beta": 0.5}] if "beta" in takes else [])]:
             chosen, rejected = (_tensor(v) for v in (CHOSEN, REJECTED))
-            if kind == "simpo":
+            if kind in REFERENCE_FREE:
                 chosen = chosen + FLOOR * _tensor(LENGTHS["n_chosen"])
                 rejected = rejected + FLOOR * _tensor(LENGTHS["n_rejected"])
             inputs = {"chosen": chosen.tolist(), "rejected": rejected.tolist()}
@@ -101,8 +113,9 @@ def token_cases() -> list[dict]:
 def cases() -> dict:
     """What the file holds: how to read it, the cases of pairs, those of tokens."""
     about = (
-        "chosen and rejected are sums over a response of log pi - log pi_ref (simpo: of log pi); loss "
-        "has a value a pair; grad_* are gradients of the sum of loss. logits row t predicts ids row "
+        "chosen and rejected are sums over a response of log pi - log pi_ref (of log pi for "
+        f"{', '.join(REFERENCE_FREE)}); loss has a value a pair (aot: a rank of the nine); grad_* "
+        "are gradients of the sum of loss. logits row t predicts ids row "
         "t + 1; logps, reference_logps and weights start at the second token."
     )
     return {"about": about, "pairs": pair_cases(), "tokens": token_cases()}

@@ -8,10 +8,9 @@ A batch has 2B rows, the chosen responses first and their rejected ones after th
     loss = preference_loss("sigmoid", *s.chunk(2), beta=0.1)  # one number a pair, then their mean
 
 s is the SUM over the completion of log pi - log pi_ref; what averages over tokens divides by the
-lengths itself, so that no loss depends on how its caller reduced. Each function of `LOSSES` gives
-one value a pair. The formulas are those of the papers named beside them; where releases of a
-public trainer disagree (label smoothing, IPO's lengths) the two readings are two kinds. Ours: f-DPO's
-scores written with expm1, RPO's likelihood term averaged by response, KTO applied to pairs.
+lengths itself, so that no loss depends on how its caller reduced. The formulas, each with its paper,
+are in `paperlab.align.formulas`; where releases of a public trainer disagree (label smoothing, IPO's
+lengths) the two readings are two kinds.
 """
 
 from __future__ import annotations
@@ -21,12 +20,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from .. import checks
+from .formulas import LOSSES, f_score
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
-LARGEST_EXPONENT = 80.0  # exp(80) is still a float32
+SIDES = ("chosen", "rejected")
 
 
 # From logits to one number a response --------------------------------------------------------------
@@ -112,168 +113,7 @@ def _shorter(mask: Bool[Tensor, "2B T"]) -> Int[Tensor, "2B 1"]:
     return torch.minimum(chosen, rejected).repeat(2, 1)
 
 
-# One value a pair ----------------------------------------------------------------------------------
-
-
-def sigmoid(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], beta: float = 0.1):
-    """DPO, eq. 7: -log sigma(beta Delta), Delta = s_w - s_l."""
-    return -F.logsigmoid(beta * (chosen - rejected))
-
-
-def cdpo(chosen, rejected, beta: float = 0.1, epsilon: float | Tensor = 0.1):
-    """Conservative DPO: cross-entropy to a label that is wrong with probability epsilon.
-
-    Least where sigma(beta Delta) = 1 - epsilon. epsilon: in [0, .5), or a tensor (B,) in [0, 1]: then
-    1 - epsilon is a pair's own probability of its label (soft labels).
-    """
-    logit = beta * (chosen - rejected)
-    return -(1 - epsilon) * F.logsigmoid(logit) - epsilon * F.logsigmoid(-logit)
-
-
-def robust(chosen, rejected, beta: float = 0.1, epsilon: float = 0.1):
-    """Robust DPO (arXiv 2403.00409): unbiased for DPO's loss under labels flipped at rate epsilon.
-
-    epsilon: in [0, .5). Negative for large margins.
-    """
-    logit = beta * (chosen - rejected)
-    both = (1 - epsilon) * F.logsigmoid(logit) - epsilon * F.logsigmoid(-logit)
-    return -both / (1 - 2 * epsilon)
-
-
-def hinge(chosen, rejected, beta: float = 0.1):
-    """SLiC (arXiv 2305.10425) on log-ratios: max(0, 1 - beta Delta)."""
-    return (1 - beta * (chosen - rejected)).relu()
-
-
-def ipo(chosen, rejected, n_chosen, n_rejected, beta: float = 0.1):
-    """IPO (arXiv 2310.12036), the mean over tokens: (s_w / n_w - s_l / n_l - 1 / (2 beta))^2."""
-    return ipo_sum(chosen / n_chosen, rejected / n_rejected, beta)
-
-
-def ipo_sum(chosen, rejected, beta: float = 0.1):
-    """IPO on sums: (Delta - 1 / (2 beta))^2. Its optimum is a length's factor away from `ipo`'s."""
-    return (chosen - rejected - 1 / (2 * beta)).square()
-
-
-def sigmoid_norm(chosen, rejected, n_chosen, n_rejected, beta: float = 0.1):
-    """DPO on means over tokens: -log sigma(beta (s_w / n_w - s_l / n_l))."""
-    return sigmoid(chosen / n_chosen, rejected / n_rejected, beta)
-
-
-def simpo(chosen, rejected, n_chosen, n_rejected, beta: float = 2.0, gamma: float = 1.0):
-    """SimPO (arXiv 2405.14734, eq. 6): no reference, mean log-likelihoods, a margin gamma >= 0.
-
-    chosen, rejected: sums of log pi alone. The released code's ``gamma_beta_ratio`` is gamma / beta.
-    """
-    return -F.logsigmoid(beta * (chosen / n_chosen - rejected / n_rejected) - gamma)
-
-
-def apo_zero(chosen, rejected, beta: float = 0.1):
-    """APO-zero (arXiv 2408.06266, eq. 7): each response against the reference, not the other."""
-    return torch.sigmoid(-beta * chosen) + torch.sigmoid(beta * rejected)
-
-
-def nca(chosen, rejected, beta: float = 0.1):
-    """NCA for a pair (arXiv 2402.05369): raises the chosen log-ratio, pulls both back to 0."""
-    pull = F.logsigmoid(-beta * chosen) + F.logsigmoid(-beta * rejected)
-    return -F.logsigmoid(beta * chosen) - pull / 2
-
-
-def bco(chosen, rejected, beta: float = 0.1, delta: float = 0.0):
-    """BCO (arXiv 2404.04656): a classifier of chosen against rejected with threshold delta.
-
-    delta: the mean reward so far, in units of beta s; 0 is what TRL does since 0.29.
-    """
-    return -F.logsigmoid(beta * chosen - delta) - F.logsigmoid(delta - beta * rejected)
-
-
-def rpo(chosen, rejected, logp_chosen, n_chosen, beta: float = 0.1, lam: float = 1.0):
-    """RPO (arXiv 2404.19733): DPO plus lam >= 0 times the chosen response's mean NLL a token.
-
-    logp_chosen: sum of log pi over the chosen response. The mean is taken in each response, so that
-    accumulated micro-batches add up (a mean over all the batch's tokens does not).
-    """
-    return sigmoid(chosen, rejected, beta) - lam * logp_chosen / n_chosen
-
-
-def fdpo(
-    chosen, rejected, beta: float = 0.1, divergence: str = "forward_kl", alpha: float | None = None
-):
-    """f-DPO (arXiv 2309.16240): DPO on f'(pi / pi_ref) in place of s = log(pi / pi_ref).
-
-    divergence: see `f_score`.
-    """
-    scores = (f_score(s, divergence, alpha) for s in (chosen, rejected))
-    return sigmoid(*scores, beta)
-
-
-def kto(
-    chosen,
-    rejected,
-    z: float | Tensor = 0.0,
-    beta: float = 0.1,
-    lambda_d: float = 1.0,
-    lambda_u: float = 1.0,
-):
-    """KTO (arXiv 2402.01306) on pairs: the mean of the chosen's and the rejected's `kto_unpaired`."""
-    good = kto_unpaired(chosen, torch.ones_like(chosen).bool(), z, beta, lambda_d, lambda_u)
-    bad = kto_unpaired(rejected, torch.zeros_like(rejected).bool(), z, beta, lambda_d, lambda_u)
-    return (good + bad) / 2
-
-
-def kto_unpaired(
-    score: Float[Tensor, " N"],
-    desirable: Bool[Tensor, " N"],
-    z: float | Tensor = 0.0,
-    beta: float = 0.1,
-    lambda_d: float = 1.0,
-    lambda_u: float = 1.0,
-) -> Float[Tensor, " N"]:
-    """KTO, eq. 8: lambda_D (1 - sigma(beta (s - z))), or lambda_U (1 - sigma(beta (z - s))).
-
-    z: `kto_baseline`. lambda_d, lambda_u >= 0.
-    """
-    sign = torch.where(desirable, 1.0, -1.0).to(score.dtype)
-    scale = torch.where(desirable, lambda_d, lambda_u).to(score.dtype)
-    return scale * torch.sigmoid(-sign * beta * (score - z))
-
-
-def kto_baseline(mismatched: Float[Tensor, " N"]) -> Float[Tensor, ""]:
-    """z = max(0, mean s), detached, over responses to OTHER prompts of the batch (N >= 2).
-
-    Raises ValueError for N = 1, where a response has no other prompt.
-    """
-    if len(mismatched) < 2:
-        raise ValueError(f"mismatched must hold at least 2 log-ratios, got {len(mismatched)}")
-    return mismatched.detach().mean().clamp(min=0)
-
-
-def f_score(
-    s: Float[Tensor, " B"], divergence: str, alpha: float | None = None
-) -> Float[Tensor, " B"]:
-    """f'(e^s), up to a constant that cancels in a pair.
-
-    ``forward_kl``: -e^-s. ``js``: log sigma(s). ``alpha``: (e^((alpha - 1) s) - 1) / (alpha - 1), which
-    is s at alpha = 1. Exponents stop at 80. Raises ValueError for another name, or alpha without it.
-    """
-    if divergence == "alpha" and alpha is not None:
-        power = alpha - 1
-        return s if power == 0 else (power * s).clamp(max=LARGEST_EXPONENT).expm1() / power
-    if divergence in ("forward_kl", "js") and alpha is None:
-        return -(-s).clamp(max=LARGEST_EXPONENT).exp() if divergence != "js" else F.logsigmoid(s)
-    raise ValueError(
-        f"divergence must be forward_kl, js, or alpha with a number alpha, got {divergence!r}, {alpha}"
-    )
-
-
-LOSSES = {
-    f.__name__: f
-    for f in (
-        *(sigmoid, cdpo, robust, hinge, ipo, ipo_sum, sigmoid_norm, simpo),
-        *(apo_zero, nca, bco, rpo, fdpo, kto),
-    )
-}
-POSITIVE, AT_LEAST_0 = ("beta",), ("gamma", "lam", "lambda_d", "lambda_u")
+# From two numbers to the loss of a pair -------------------------------------------------------------
 
 
 def preference_loss(
@@ -285,38 +125,50 @@ def preference_loss(
     reduction: str = "mean",
     **options,
 ) -> Float[Tensor, "*B"]:
-    """The loss ``kind`` of `LOSSES` on sums s_w = ``chosen`` and s_l = ``rejected``.
+    """The loss ``kind`` of `formulas.LOSSES` on sums s_w = ``chosen`` and s_l = ``rejected``.
 
     weight: multiplies each pair's loss (`wpo_weight`). reduction: "none", "mean" or "sum" over pairs.
-    options: the loss's own: beta > 0 for all; epsilon in [0, .5); gamma, lam, lambda_d, lambda_u >= 0;
-    n_chosen, n_rejected (B,) token counts for what averages; logp_chosen, z: see there.
+    options: the loss's own, as `check_options` reads them, and the tensors (B,) that it needs.
     Raises ValueError for an unknown kind, reduction or option, a missing one, or one out of range.
     """
-    if kind not in LOSSES:
-        raise ValueError(f"kind must be one of {', '.join(LOSSES)}, not {kind!r}")
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction must be none, mean or sum, not {reduction!r}")
+    takes = check_options(kind, **options)
+    checks.one_of(("none", "mean", "sum"), reduction=reduction)
     if chosen.shape != rejected.shape or chosen.ndim != 1:
         raise ValueError(
             f"chosen and rejected must be (B,), got {tuple(chosen.shape)}, {tuple(rejected.shape)}"
         )
-    takes = dict(list(inspect.signature(LOSSES[kind]).parameters.items())[2:])
-    unknown = [name for name in options if name not in takes]
-    missing = [n for n, p in takes.items() if p.default is p.empty and n not in options]
-    if unknown or missing:
-        told = f"unknown {', '.join(unknown)}" if unknown else f"missing {', '.join(missing)}"
-        raise ValueError(f"options of {kind} are {', '.join(takes)}: {told}")
-    for name, value in options.items():
-        if name in POSITIVE and not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
-        if name in AT_LEAST_0 and not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value}")
-        if name == "epsilon" and not isinstance(value, Tensor) and not 0 <= value < 0.5:
-            raise ValueError(f"epsilon must be in [0, 0.5), got {value}")
+    if missing := [n for n, p in takes.items() if p.default is p.empty and n not in options]:
+        raise ValueError(f"options of {kind} are {', '.join(takes)}: missing {', '.join(missing)}")
     loss = LOSSES[kind](chosen, rejected, **options)
     if weight is not None:
         loss = loss * weight
     return loss if reduction == "none" else getattr(loss, reduction)()
+
+
+def check_options(kind: str, **options) -> dict[str, inspect.Parameter]:
+    """Refuse options that the loss ``kind`` does not have or that are out of range; its parameters.
+
+    beta and tau must be above 0; gamma, lam, lambda_d and lambda_u at least 0; epsilon in [0, .5), in
+    (0, .5) for exo_pair, or a tensor for cdpo; alpha and delta finite; divergence and alpha as in
+    `formulas.f_score`. Tensors are not looked into. Raises ValueError in one line.
+    """
+    checks.one_of(LOSSES, kind=kind)
+    takes = dict(list(inspect.signature(LOSSES[kind]).parameters.items())[2:])
+    if unknown := [name for name in options if name not in takes]:
+        raise ValueError(f"options of {kind} are {', '.join(takes)}: unknown {', '.join(unknown)}")
+    for name, value in options.items():
+        if name in ("beta", "tau"):
+            checks.positive(**{name: value})
+        elif name in ("gamma", "lam", "lambda_d", "lambda_u"):
+            checks.at_least(0, **{name: value})
+        elif name == "epsilon" and not (kind == "cdpo" and isinstance(value, Tensor)):
+            checks.inside("(0, 0.5)" if kind == "exo_pair" else "[0, 0.5)", epsilon=value)
+        elif (name == "alpha" and value is not None) or name == "delta":
+            checks.inside("(-inf, inf)", **{name: value})
+    if kind == "fdpo":
+        given = {k: v for k, v in options.items() if k in ("divergence", "alpha")}
+        f_score(torch.zeros(1), **{"divergence": "forward_kl", **given})
+    return takes
 
 
 # What to log ---------------------------------------------------------------------------------------
@@ -367,6 +219,3 @@ def token_metrics(
     first = len(ids) // 2
     right = logits[:first].argmax(-1) == ids[:first]
     return found | {"mean_token_accuracy": right[mask[:first]].float().mean()}
-
-
-SIDES = ("chosen", "rejected")

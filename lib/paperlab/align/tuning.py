@@ -16,7 +16,6 @@ its LoRA adapter off, or, cheapest, log-probabilities computed once (`Preference
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from ..lm.logprobs import token_logps
 from ..lm.preferences import PairBatch, Preferences
 from ..lm.training import EVALUATED, Tuning, moved, padding
 from . import losses, otpo
+from .formulas import LOSSES, REFERENCE_FREE
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -94,9 +94,10 @@ class PreferenceTuning(Tuning):
     """Preference tuning of a causal language model; the policy as given becomes the reference.
 
     weighting: ``dpo`` (1), ``uniform`` (equal budgets), ``sampo``, ``ld`` or ``otpo``.
-    kind: of `losses.LOSSES`; ``simpo`` has no reference. beta and ``options`` (epsilon, gamma, lam,
-        ...) go to it. ``kto`` needs mismatched pairs and is not offered; nor is WPO, a weight of the
-        pair rather than of tokens (`losses.wpo_weight`). lr, warmup, clip: see `Tuning`.
+    kind: of `formulas.LOSSES`; those of `formulas.REFERENCE_FREE` have no reference. beta and
+        ``options`` (epsilon, gamma, lam, ...) go to it. ``kto`` needs mismatched pairs, ``tpo`` a third
+        response: they are not offered; nor is WPO, a weight of the pair rather than of tokens
+        (`losses.wpo_weight`). A kind that averages over tokens divides by the sum of their weights. lr, warmup, clip: see `Tuning`.
     ld_alpha: LD-DPO's weight in [0, 1] beyond the shorter length.
     reg, reg_m, cost_norm, budget, representation: OTPO's, see `paperlab.align.otpo`; budget is the
         uniform weighting's, too. weights_from: ``policy`` (the paper: weights move with it), or
@@ -124,23 +125,26 @@ class PreferenceTuning(Tuning):
         clip: float = 1.0,
     ):
         checks.one_of(WEIGHTINGS, weighting=weighting)
-        checks.one_of((k for k in losses.LOSSES if k != "kto"), kind=kind)
+        checks.one_of((k for k in LOSSES if k not in ("kto", "tpo")), kind=kind)
         checks.one_of(("policy", "reference"), weights_from=weights_from)
         checks.one_of(("predictor", "token"), representation=representation)
         checks.one_of(otpo.COST_NORMS, cost_norm=cost_norm)
         checks.one_of(otpo.BUDGETS, budget=budget)
         checks.positive(beta=beta, reg=reg, reg_m=reg_m)
         checks.inside("[0, 1]", ld_alpha=ld_alpha)
-        if weights_from == "reference" and kind == "simpo":
-            raise ValueError("weights_from must be policy for simpo, which has no reference")
+        self.referenced = kind not in REFERENCE_FREE
+        if weights_from == "reference" and not self.referenced:
+            raise ValueError(f"weights_from must be policy for {kind}, which has no reference")
+        takes = losses.check_options(kind, **(options or {}))
         super().__init__(policy, lr, warmup, clip)
         self.weighting, self.kind, self.beta = weighting, kind, beta
-        self.options, self.ld_alpha, self.budget = options or {}, ld_alpha, budget
+        self.options = (options or {}) | ({"beta": beta} if "beta" in takes else {})
+        self.takes, self.ld_alpha, self.budget = tuple(takes), ld_alpha, budget
         self.transport = dict(reg=reg, reg_m=reg_m, cost_norm=cost_norm, budget=budget)
         self.representation, self.weights_from = representation, weights_from
         self.adapted = hasattr(policy, "disable_adapter")  # peft: the reference is inside
         self.reference, self._tokens_seen = None, 0
-        if not self.adapted and kind != "simpo":
+        if not self.adapted and self.referenced:
             self.reference = copy.deepcopy(policy).requires_grad_(False).eval()
 
     # one step ------------------------------------------------------------------------------------
@@ -151,8 +155,8 @@ class PreferenceTuning(Tuning):
         """Each pair's loss, and metrics of the batch.
 
         Metrics carry TRL's names and are of the weighted sums, as in the authors' code; those under
-        ``unweighted/`` are of the plain sums, and comparable between weightings; SimPO's reward is
-        beta times the mean log pi. ``scaled_coeff`` is the plan's mass over min(m, n).
+        ``unweighted/`` are of the plain sums, and comparable between weightings; the reward of SimPO,
+        AlphaPO and ORPO is beta times the mean log pi. ``scaled_coeff`` is the plan's mass over min(m, n).
         tokens: with those of `losses.token_metrics`, which cost one more softmax of all logits.
         """
         own, plain, total, n, logits, seen = self.sums(batch)
@@ -160,13 +164,10 @@ class PreferenceTuning(Tuning):
             pairs = getattr(batch, "pairs", batch)
             seen |= losses.token_metrics(logits, pairs.ids, pairs.mask)
         extra = {"n_chosen": n.chunk(2)[0], "n_rejected": n.chunk(2)[1]}
-        extra["logp_chosen"] = total.chunk(2)[0]
-        takes = inspect.signature(losses.LOSSES[self.kind]).parameters
-        extra = {k: v for k, v in extra.items() if k in takes} | self.options
-        pair = losses.preference_loss(
-            self.kind, *own.chunk(2), beta=self.beta, reduction="none", **extra
-        )
-        score = own / n if self.kind == "simpo" else own
+        extra |= {"logp_chosen": total.chunk(2)[0], "logp_rejected": total.chunk(2)[1]}
+        extra = {k: v for k, v in extra.items() if k in self.takes} | self.options
+        pair = losses.preference_loss(self.kind, *own.chunk(2), reduction="none", **extra)
+        score = self._score(own, n)
         seen |= losses.preference_metrics(*score.chunk(2), self.beta, total)
         unweighted = losses.preference_metrics(*plain.chunk(2), self.beta)
         return pair, seen | {f"unweighted/{k}": v for k, v in unweighted.items()}
@@ -187,11 +188,16 @@ class PreferenceTuning(Tuning):
             weights, seen = self.weigh(out.hidden, mask)
         if expected and self.weighting == "sampo":
             weights = torch.cat(otpo.uniform_weights(*mask.chunk(2)))
-        reference = None if self.kind == "simpo" else referred.logps
+        reference = referred.logps if self.referenced else None
         own = losses.sequence_logratio(logps, reference, mask, weights)
         plain = losses.sequence_logratio(logps.detach(), reference, mask)
         total = losses.sequence_logratio(logps, None, mask)
-        return Sums(own, plain, total, mask.sum(1).to(own.dtype), out.logits, seen)
+        counted = mask if weights is None or "n_rejected" not in self.takes else weights * mask
+        return Sums(own, plain, total, counted.sum(1).to(own.dtype), out.logits, seen)
+
+    def _score(self, own: Float[Tensor, " 2B"], n: Float[Tensor, " 2B"]) -> Float[Tensor, " 2B"]:
+        """What beta turns into a reward: a mean where the loss knows no reference and averages."""
+        return own if self.referenced or "n_rejected" not in self.takes else own / n
 
     @torch.no_grad()
     def weigh(
@@ -231,7 +237,7 @@ class PreferenceTuning(Tuning):
     @torch.no_grad()
     def _refer(self, pairs: PairBatch) -> Referred:
         """The batch with the reference's log-probs, and its weights where they come from there."""
-        if self.kind == "simpo":
+        if not self.referenced:
             return Referred(pairs, torch.zeros(()), None)
         model = self.policy if self.adapted else self.reference
         training = model.training
@@ -261,24 +267,22 @@ class PreferenceTuning(Tuning):
                 referred = self._refer(batch)
             rows = [*batch.index.tolist(), *(batch.index + n).tolist()]
             for k, (row, mask) in enumerate(zip(rows, batch.mask[:, 1:], strict=True)):
-                if self.kind != "simpo":
+                if self.referenced:
                     logps[row] = referred.logps[k][mask].cpu()
                 if referred.weights is not None:
                     weights[row] = referred.weights[k][mask].cpu()
         given = self.weights_from == "reference"
-        return ReferredPairs(
-            pairs, None if self.kind == "simpo" else logps, weights if given else None
-        )
+        return ReferredPairs(pairs, logps if self.referenced else None, weights if given else None)
 
     @torch.no_grad()
     def rewards(
         self, pairs: Preferences | ReferredPairs, batch_size: int = EVALUATED
     ) -> dict[str, Float[Tensor, " N"]]:
-        """Sums of plain log-ratios s (of log pi for SimPO) by pair, in the pairs' order, on the CPU.
+        """Sums by pair, in the pairs' order, on the CPU: of plain log-ratios s, or of log pi.
 
         Keys ``chosen`` and ``rejected``; ``own_chosen``, ``own_rejected``: with the method's weights
-        (SimPO: the mean; SamPO: the mean over draws), what it was trained on; ``logp_chosen``,
-        ``logp_rejected``: sums of log pi.
+        (SimPO, AlphaPO, ORPO: the mean; SamPO: the mean over draws), what it was trained on;
+        ``logp_chosen``, ``logp_rejected``: sums of log pi. Without a reference s is log pi.
         The implicit reward is beta s; s itself compares models tuned with different betas.
         """
         parts, training = [], self.policy.training
@@ -287,7 +291,7 @@ class PreferenceTuning(Tuning):
         for index in torch.arange(len(pairs)).split(batch_size):
             batch = moved(pairs.take(index), device)
             own, plain, total, n, *_ = self.sums(batch, expected=True)
-            own = own / n if self.kind == "simpo" else own
+            own = self._score(own, n)
             parts.append(torch.stack([x for t in (plain, own, total) for x in t.chunk(2)]).cpu())
         self.policy.train(training)
         names = [f"{what}{side}" for what in ("", "own_", "logp_") for side in losses.SIDES]

@@ -1,0 +1,153 @@
+"""A softmax over K responses, trained by any pairwise loss on labelled pairs: the optimum is known.
+
+    r*          reward of each response, N(0, 1)
+    p(i > j)    = sigma(r*_i - r*_j), Bradley-Terry; a label is flipped at a rate
+    pi*         ~ pi_ref exp(r* / beta), the best of E r* - beta KL(pi || pi_ref)
+    regret      = what a policy loses of that objective = beta KL(pi || pi*), in nats of reward
+
+All problems (seeds) and conditions are trained at once, as rows of one tensor.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import checks
+from .formulas import LOSSES, RANKED, REFERENCE_FREE
+from .losses import preference_loss
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+KINDS = tuple(k for k in LOSSES if k not in (*RANKED, "kto", "tpo"))  # pairs alone are enough
+OWN_BETA = ("simpo", "alphapo")  # theirs is no strength of a KL penalty
+
+
+@dataclass(frozen=True)
+class Choices:
+    """S independent problems with K responses each, and their truth.
+
+    reward: r*. reference: log pi_ref. length: tokens of each response, for losses that average.
+    """
+
+    reward: Float[Tensor, "S K"]
+    reference: Float[Tensor, "S K"]
+    length: Float[Tensor, "S K"]
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Indices i < j of the P = K (K - 1) / 2 pairs."""
+        return tuple(torch.triu_indices(self.reward.shape[1], self.reward.shape[1], 1))
+
+    def optimum(self, beta: float) -> Float[Tensor, "S K"]:
+        """log pi*. beta > 0."""
+        checks.positive(beta=beta)
+        return (self.reference + self.reward / beta).log_softmax(1)
+
+    def regret(self, logp: Float[Tensor, "*C S K"], beta: float) -> Float[Tensor, "*C S"]:
+        """beta KL(pi || pi*), at least 0; 0 at pi* alone. beta > 0."""
+        return beta * (logp.exp() * (logp - self.optimum(beta))).sum(-1)
+
+    def labels(
+        self, each: int | None, flips: float = 0.0, seeds: Sequence[int] | None = None
+    ) -> Float[Tensor, "S P"]:
+        """Share of labels that call i the better of each pair (i, j).
+
+        each: labels a pair, at least 1; None: infinitely many. flips: in [0, .5], share of labels
+        turned round. seeds: one a problem, for the draws.
+        """
+        checks.inside("[0, 0.5]", flips=flips)
+        i, j = self.pairs
+        p = torch.sigmoid(self.reward[:, i] - self.reward[:, j])
+        p = p * (1 - flips) + (1 - p) * flips
+        if each is None:
+            return p
+        checks.whole(each=each)
+        draws = [torch.Generator().manual_seed(s) for s in seeds]
+        ways = zip(draws, p, strict=True)
+        return torch.stack(
+            [
+                torch.rand(each, len(q), generator=g, dtype=q.dtype).lt(q).double().mean(0)
+                for g, q in ways
+            ]
+        )
+
+
+def choices(seeds: Sequence[int], responses: int = 8) -> Choices:
+    """One problem a seed: rewards and reference logits from N(0, 1), lengths 5 to 39.
+
+    responses: K, at least 2.
+    """
+    checks.whole(2, responses=responses)
+    drawn = []
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(seed)
+        normal = torch.randn(2, responses, generator=draw, dtype=torch.float64)
+        length = torch.randint(5, 40, (responses,), generator=draw).double()
+        drawn.append((normal[0], normal[1].log_softmax(0), length))
+    return Choices(*(torch.stack(part) for part in zip(*drawn, strict=True)))
+
+
+def fit(
+    kind: str,
+    world: Choices,
+    labels: Float[Tensor, "*C S P"],
+    beta: float,
+    steps: int = 400,
+    **options,
+) -> Float[Tensor, "*C S K"]:
+    """log pi after Adam on the mean loss over labelled pairs, from pi_ref on.
+
+    kind: of `KINDS`. labels: what `Choices.labels` gives, with any conditions in front. beta: above
+    0; SimPO and AlphaPO keep their own. steps: at least 1; the rate falls linearly from .1 nats of
+    reward. A loss without a minimum ends where the steps end. options: the loss's.
+    """
+    checks.one_of(KINDS, kind=kind)
+    checks.whole(steps=steps)
+    checks.positive(beta=beta)
+    i, j = world.pairs
+    won, lost = torch.cat([i, j]), torch.cat([j, i])
+    share = torch.cat([labels, 1 - labels], -1)
+    takes = inspect.signature(LOSSES[kind]).parameters
+    if "beta" in takes and kind not in OWN_BETA:
+        options = {"beta": beta, **options}
+    n = world.length.expand(*labels.shape[:-1], -1)
+    fixed = {"n_chosen": n[..., won].flatten(), "n_rejected": n[..., lost].flatten()}
+    tilt = torch.zeros_like(n, requires_grad=True)  # r of pi ~ pi_ref exp(r / beta)
+    adam = torch.optim.Adam([tilt], lr=0.1)
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
+        logp = (world.reference + tilt / beta).log_softmax(-1)
+        s = logp if kind in REFERENCE_FREE else logp - world.reference
+        given = fixed | {"logp_chosen": logp[..., won].flatten()}
+        given = {k: v for k, v in given.items() if k in takes} | options
+        each = preference_loss(
+            kind, s[..., won].flatten(), s[..., lost].flatten(), reduction="none", **given
+        )
+        (tilt.grad,) = torch.autograd.grad((each * share.flatten()).sum(), tilt)
+        adam.step()
+    return (world.reference + tilt.detach() / beta).log_softmax(-1)
+
+
+def settle(kind: str, right: Float[Tensor, " N"], **options) -> Float[Tensor, " N"]:
+    """beta Delta at which the mean loss is least for a share ``right`` of right labels, at beta .1.
+
+    The two responses move apart by equal amounts, s_w = -s_l. By bisection of the slope within
+    [-12, 12]: an end means that there is no minimum inside; a slope of exactly 0 counts as one. kind: of `LOSSES`, one that reads s_w and
+    s_l alone.
+    """
+    low, high = torch.full_like(right, -12.0), torch.full_like(right, 12.0)
+    for _ in range(50):
+        u = ((low + high) / 2).requires_grad_()
+        won = preference_loss(kind, 5 * u, -5 * u, reduction="none", beta=0.1, **options)
+        lost = preference_loss(kind, -5 * u, 5 * u, reduction="none", beta=0.1, **options)
+        (slope,) = torch.autograd.grad((right * won + (1 - right) * lost).sum(), u)
+        low = torch.where(slope < 0, u, low).detach()
+        high = torch.where(slope < 0, high, u).detach()
+    return (low + high) / 2
