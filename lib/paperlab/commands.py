@@ -26,7 +26,7 @@ def fail(error: object, code: int) -> int:
 
 
 def pairs(items: list[str] | None, option: str = "--set") -> dict[str, str]:
-    """What --set or --grid says: NAME=VALUE, as text."""
+    """The pairs of --set or --grid, NAME=VALUE, as text."""
     values = {}
     for item in items or []:
         key, equals, value = item.partition("=")
@@ -38,12 +38,13 @@ def pairs(items: list[str] | None, option: str = "--set") -> dict[str, str]:
 
 def table(title: str | None, columns: list[str], lines: list[list[str]]):
     from rich.table import Table
+    from rich.text import Text  # a cell is text, whatever brackets it holds
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title and Text(title), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for line in lines:
-        table.add_row(*("" if cell is None else str(cell) for cell in line))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in line))
     return table
 
 

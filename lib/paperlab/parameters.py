@@ -24,7 +24,8 @@ from typing import Any
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 LONGEST = 10_000  # of a list written as first..last
-RANGE = re.compile(r"(-?[\d_.]*?\d)?\.\.(-?\d[\d_.]*)?\)?\s*$")
+NUMBER = r"-?\d[\d_]*(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?"
+RANGE = re.compile(rf"(?:^|[\s(,])({NUMBER})?\s*\.\.\s*({NUMBER})?\)?\s*$")
 
 
 class BadInput(ValueError):
@@ -120,10 +121,10 @@ def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
                 f"{name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
                 f"with a type of {', '.join(TYPES)} or list[...] of one"
             )
-        comment = comments.get(line.lineno, "")
+        comment = comments.get(line.end_lineno, comments.get(line.lineno, ""))
         span = RANGE.search(comment)
         low, high = (
-            (float(g.replace("_", "")) if g else None for g in span.groups())
+            (float(re.sub("[_,]", "", g)) if g else None for g in span.groups())
             if span
             else (None, None)
         )
