@@ -149,9 +149,9 @@ def moved(agent, term, batch):
 
 
 def test_stop_gradients():
-    agent, batch = agent_of(survival=True), batch_of(256)
+    agent, batch = agent_of(), batch_of(256)
     assert moved(agent, "td", batch) == {"values", "towers"}
-    for term in ("click", "follow", "gift", "amount", "survival"):
+    for term in ("click", "follow", "gift", "amount"):
         assert moved(agent, term, batch) == {"rates", "towers"}
     assert moved(agent, "actor", batch) == {"actor"}
 
@@ -159,10 +159,10 @@ def test_stop_gradients():
 def test_gradients_are_those_of_finite_differences():
     """Along a random direction, in double precision, for what a term moves; running scales held."""
     batch = {k: v.double() if v.is_floating_point() else v for k, v in batch_of(128).items()}
-    heads = dict.fromkeys(("click", "follow", "gift", "amount", "survival"), ("rates", "towers"))
+    heads = dict.fromkeys(("click", "follow", "gift", "amount"), ("rates", "towers"))
     split = {"td": ("values",), **heads, "actor": ("actor",)}
     for agent, terms in (
-        (agent_of(survival=True), split),  # learned rewards and the teacher pass no gradient
+        (agent_of(), split),  # learned rewards and the teacher pass no gradient
         (agent_of(supervision="auxiliary"), {"td": ("values", "towers")}),
     ):
         agent.double().eval()
@@ -200,22 +200,19 @@ def test_supervision_decides_which_terms_there_are():
 # Targets -----------------------------------------------------------------------------------------
 
 
-def test_a_lost_pair_is_worth_its_reward_and_survival_scales_the_rest():
+def test_a_lost_pair_is_worth_its_reward():
     agent, batch = agent_of(), batch_of()
-    none = torch.zeros(64)
-    assert not agent.targets(batch | {"done": torch.ones(64)}, none).any()
-    plain = agent.targets(batch | {"done": none}, none)
-    want = 0.95 * bootstrap(agent.slow(batch["next_obs"]).q, WEIGHTS, COSTS)
-    torch.testing.assert_close(plain, want)
-    surviving = agent_of(survival=True).targets(batch | {"done": none}, torch.full((64,), 0.0))
-    torch.testing.assert_close(surviving, plain / 2)  # sigmoid(0)
+    done = torch.arange(64) % 2
+    want = 0.95 * bootstrap(agent.slow(batch["next_obs"]).q, WEIGHTS, COSTS) * (1 - done)
+    torch.testing.assert_close(agent.targets(batch | {"done": done}), want)
+    assert want[:, done == 0].any()
 
 
 def test_td_error_by_hand():
     agent, batch = agent_of(transfer="shared"), batch_of()
     agent.eval()  # the running variances stay 1
     action, found = batch["action"].long(), agent.net(batch["obs"])
-    future = agent.targets(batch, torch.zeros(64))
+    future = agent.targets(batch)
     total = torch.zeros(())
     for k in range(3):
         for j in range(2):
@@ -225,7 +222,7 @@ def test_td_error_by_hand():
     torch.testing.assert_close(agent.losses(batch)["td"], total / 64)
     free = agent_of(transfer="shared", supervision="auxiliary").eval()
     y = torch.stack([batch[t].float() for t in ("click", "follow", "gift")])
-    y = y + free.targets(batch, torch.zeros(64))
+    y = y + free.targets(batch)
     q = free.net(batch["obs"]).q[:, :, torch.arange(64), action]
     want = ((y - q) ** 2).sum((0, 1)).mean() / 2  # with the noise of the logged reward
     torch.testing.assert_close(free.losses(batch)["td"], want)
@@ -254,7 +251,7 @@ def test_supervised_terms_by_hand():
 
 def test_states_are_computed_once_and_nothing_changes():
     plain, once = batch_of(256), batch_of(256, dense=False)
-    agents = [agent_of(survival=True) for _ in range(2)]
+    agents = [agent_of() for _ in range(2)]
     terms = [a.losses(b) for a, b in zip(agents, (plain, once), strict=True)]
     for name in terms[0]:
         torch.testing.assert_close(terms[0][name], terms[1][name], rtol=1e-5, atol=1e-6)
@@ -267,7 +264,7 @@ def test_states_are_computed_once_and_nothing_changes():
 
 def test_parts_of_a_batch_have_the_loss_of_the_whole():
     """Four parts of 64 rows against one of 256, with the running scales held."""
-    agent, whole = agent_of(survival=True).eval(), batch_of(256)
+    agent, whole = agent_of().eval(), batch_of(256)
     parts = [{k: v[i : i + 64] for k, v in whole.items()} for i in range(0, 256, 64)]
     total = agent.losses(whole)
     for name, value in total.items():
@@ -278,13 +275,12 @@ def test_parts_of_a_batch_have_the_loss_of_the_whole():
 # Small worlds ------------------------------------------------------------------------------------
 
 
-def train(agent, log, steps, next_state="exact"):
-    fit(agent, pairs.columns(log, next_state), steps=steps, batch_size=4096, gradient_clip_val=1.0)
+def train(agent, log, steps):
+    fit(agent, pairs.columns(log), steps=steps, batch_size=4096, gradient_clip_val=1.0)
     return agent.q({"obs": STATES}).detach().numpy().T.reshape(-1, 4, 4)
 
 
-@pytest.mark.parametrize("case", ["forgets", "loses"])
-def test_with_one_action_q_is_the_policys_value(case):
+def test_with_one_action_q_is_the_policys_value():
     """One action, no rare events: LIV must be the linear solve's value, within 3 % of its spread.
 
     Not closer, and not at the default discount of .95: the twins' smaller value, bootstrapped, ends
@@ -292,23 +288,17 @@ def test_with_one_action_q_is_the_policys_value(case):
     """
     options = {"gift": (-4.0, -3.0, -2.0, -1.0), "gift_means": (1.0,) * 4, "gift_sigma": 0.0}
     options |= {"boost_effects": (0.0,), "boost_costs": (0.0,), "irritation": (0.0,)}
-    options |= {
-        "forgets": {"discount": 0.9, "forgetting": 0.05},
-        "loses": {"discount": 0.6, "lost_after": 15},
-    }[case]
-    model, lost = FunnelModel(**options), case == "loses"
+    model = FunnelModel(**options, discount=0.9, forgetting=0.05)
     log = model.log_dataset(0, 400_000, 0, start=(0.25,) * 4)
     torch.manual_seed(0)
-    how = {"gamma": model.discount, "survival": lost, "follower": (6, 7)}
+    how = {"gamma": model.discount, "follower": (6, 7)}
     agent = RLIVUA(8, costs=(0.0,), lr=0.01, tau=0.25, bottom=(32, 32), heads=(32,), **how)
-    # the log of a lost pair says nothing at training time: the survival head has to
-    next_state = "post_update" if lost else "exact"
-    found = train(agent, log, 350, next_state)[0]
+    found = train(agent, log, 350)[0]
     want = model.exact_values(0).total
     visits = np.bincount(log["state"], minlength=16).reshape(4, 4) / len(log["state"])
     error, spread = (np.sqrt((visits * x**2).sum()) for x in (found - want, want - want.mean()))
     assert error < 0.03 * spread
-    wrong = model.exact_values(0, "post_update").total  # forgets nothing, loses nobody
+    wrong = model.exact_values(0, "post_update").total  # forgets nothing
     assert np.sqrt((visits * (wrong - want) ** 2).sum()) > 0.06 * spread
 
 

@@ -11,7 +11,7 @@ import torch
 from .. import checks
 from .offline import States
 from .worlds import tabular
-from .worlds.funnel import ONE_HOT, K, Z
+from .worlds.funnel import NEXT_STATES, ONE_HOT, K, Z
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -19,48 +19,30 @@ if TYPE_CHECKING:
 
     Log = Mapping[str, np.ndarray]  # as `FunnelModel.log_dataset` makes it
 
-NEXT_STATES = ("exact", "previous", "next_request", "post_update", "stale")
-
 
 def features() -> Float[Tensor, "16 8"]:
     """One-hot of k, then of z, for each state 4 k + z."""
     return torch.tensor(ONE_HOT)
 
 
-def next_states(log: Log, next_state: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows that have a next state, that state, and whether the pair is known to be lost.
+def next_states(log: Log, next_state: str) -> Int[np.ndarray, " n"]:
+    """The state at the pair's next exposure, which no log has at training time, or a stand-in.
 
-    ``exact``: the state at the pair's next exposure, which no log has at training time.
-    ``previous``: the same, by joining each row with the pair's next one in this log, as a cache of
-    one entry a pair would; the last row of every pair has none. ``next_request``, ``post_update``
-    and ``stale`` are there at once, for every row, and never know that a pair is lost.
+    next_state: ``exact``, or what is there at once: ``next_request``, ``post_update``, ``stale``
+        (the state itself).
     Raises ValueError for another name.
     """
     checks.one_of(NEXT_STATES, next_state=next_state)
-    rows = np.arange(len(log["state"]))
-    if next_state == "exact":
-        return rows, log["exact"], log["done"]
-    after = log["state" if next_state in ("stale", "previous") else next_state]
-    if next_state == "previous":
-        order = np.argsort(log["pair"], kind="stable")
-        follows = np.flatnonzero(log["pair"][order[1:]] == log["pair"][order[:-1]])
-        rows, after = order[follows], after[order[follows + 1]]
-    return rows, after, np.zeros(len(rows), bool)
+    return log["state" if next_state == "stale" else next_state]
 
 
 def columns(log: Log, next_state: str = "exact") -> dict[str, Tensor | States]:
     """A funnel's log as agents read it; states stay numbers, see `offline.Distinct`."""
-    rows, after, done = next_states(log, next_state)
-    table, whole = features(), len(rows) == len(log["state"])
-
-    def take(name: str) -> Tensor:
-        return torch.from_numpy(log[name] if whole else log[name][rows])
-
+    table, take = features(), lambda name: torch.from_numpy(log[name])
     data = {
         "obs": States(table, take("state")),
-        "next_obs": States(table, torch.from_numpy(np.ascontiguousarray(after))),
-        "done": torch.from_numpy(done).float(),
-        "lost": take("done").float(),
+        "next_obs": States(table, torch.from_numpy(next_states(log, next_state))),
+        "done": torch.zeros(len(log["state"])),
         "action": take("action").long(),
     }
     return data | {name: take(name) for name in ("click", "follow", "gift", "reward")}
@@ -104,9 +86,9 @@ def certainty_equivalent(
     Returns the best actions [k][z] and Q [a][k][z] of the counted model. An action that a state
     never saw is worth nothing at once and ends the pair.
     """
-    rows, after, done = next_states(log, next_state)
-    state, action, reward = (log[name][rows] for name in ("state", "action", "reward"))
-    P, R, _ = tabular.count(state, action, reward, after, done, K * Z, n_actions)
+    state, action, reward = (log[name] for name in ("state", "action", "reward"))
+    after, going = next_states(log, next_state), np.zeros(len(state), bool)
+    P, R, _ = tabular.count(state, action, reward, after, going, K * Z, n_actions)
     P = discount * P
     actions = tabular.policy_iteration(P, R)
     V = tabular.policy_values(P, R, np.eye(n_actions)[actions])

@@ -10,7 +10,7 @@ a reconstruction, after the same group's SL-MGAC and common multi-task practice:
     Q_k(s, a) = sg[r_k(s, a)] + gamma F_k(s, a),  F_k >= 0         k = click, follow, gift; twins
     LIV(s, a) = sum_k w_k min_j Q_kj(s, a) - c_a
     a* = argmax_a LIV'(s~, a)                                      one action for all tasks
-    gamma F_k  <-  gamma alive min_j Q'_kj(s~, a*)              s~: the next state, or one near it
+    gamma F_k  <-  gamma (1 - done) min_j Q'_kj(s~, a*)            s~: the next state, or one near it
 
 The TD error is therefore that of y_k = r_k + ... with its reward noise, r_k - E r_k, left out: the
 supervised heads have it. Gifts are heavy-tailed, so that m_g is fitted by the gamma deviance, whose
@@ -45,11 +45,10 @@ ETA = 2.0  # the actor copies softmax(ETA LIV / spread), the spread of LIV over 
 
 
 def liv(
-    q: Float[Tensor, "*twins 3 B A"], weights: Float[Tensor, 3], costs: Float[Tensor, " A"]
+    q: Float[Tensor, "twins 3 B A"], weights: Float[Tensor, 3], costs: Float[Tensor, " A"]
 ) -> Float[Tensor, "B A"]:
-    """Lifelong interaction value: sum_k w_k min_j Q_kj - c_a, over the twins j where q has them."""
-    low = q.amin(0) if q.dim() == 4 else q
-    return torch.tensordot(weights, low, 1) - costs
+    """Lifelong interaction value: sum_k w_k min_j Q_kj - c_a."""
+    return torch.tensordot(weights, q.amin(0), 1) - costs
 
 
 def bootstrap(
@@ -81,7 +80,6 @@ class Estimates(NamedTuple):
     follow: Float[Tensor, "B A"]  # ... of a follow given a click, ...
     gift: Float[Tensor, "B A"]  # ... of a gift given a click
     amount: Float[Tensor, "B A"]  # mean value of a gift, > 0
-    survival: Float[Tensor, "B A"]  # logit of meeting again
     reward: Float[Tensor, "3 B A"]  # by the funnel
     q: Float[Tensor, "2 3 B A"]
 
@@ -113,26 +111,26 @@ class TaskTowers(nn.Module):
 
 
 class Network(nn.Module):
-    """Towers, funnel heads, survival head and twin value heads."""
+    """Towers, funnel heads and twin value heads."""
 
     def __init__(self, d_obs, n_actions, bottom, heads, transfer, split, gamma, follower):
         super().__init__()
         self.split, self.gamma, self.follower = split, gamma, list(follower)
         self.towers = TaskTowers(d_obs, bottom, transfer)
         widths = (bottom[-1], *heads, n_actions)
-        self.rates = GroupedMLP(5, widths)  # click, follow, gift, amount, survival
+        self.rates = GroupedMLP(4, widths)  # click, follow, gift, amount
         self.values = GroupedMLP(6, widths)
 
     def forward(self, obs: Float[Tensor, "B d_obs"]) -> Estimates:
         h = self.towers(obs)
-        click, follow, gift, amount, survival = self.rates(h[[0, 1, 2, 2, 0]])
+        click, follow, gift, amount = self.rates(h[[0, 1, 2, 2]])
         amount = F.softplus(amount) + 1e-4
         p_click = click.sigmoid()
         r_follow = p_click * follow.sigmoid() * self.may_follow(obs)[:, None]
         reward = torch.stack([p_click, r_follow, p_click * gift.sigmoid() * amount])
         value = F.softplus(self.values(h.repeat(2, 1, 1))).unflatten(0, (2, 3))
         q = reward.detach() + self.gamma * value if self.split else value
-        return Estimates(click, follow, gift, amount, survival, reward, q)
+        return Estimates(click, follow, gift, amount, reward, q)
 
     def may_follow(self, obs: Float[Tensor, "B d_obs"]) -> Float[Tensor, " B"]:
         """0 for a pair that follows already, else 1."""
@@ -142,15 +140,13 @@ class Network(nn.Module):
 class RLIVUA(OfflineAgent):
     """The agent. A batch has ``obs`` and ``next_obs`` (B, d) or `States`, the latter the next state
     or what stands in for it; ``action``, ``click``, ``follow`` in {0, 1}, ``gift`` value >= 0, all
-    (B,); ``done`` (B,): 1 where the pair is known to be lost, 0 where an approximation cannot know.
-    ``lost`` (B,): for the survival head only.
+    (B,); ``done`` (B,): 1 where the pair is known to be lost.
 
     costs: of the actions (A of them), >= 0.
     bottom, heads: widths of the shared network and of every head. transfer: see `TaskTowers`.
     supervision: ``split``, as above; ``auxiliary``: the funnel heads shape the representation only
         and Q is free, Q = softplus, with the noise of the logged reward in its TD error; ``none``:
         the same, and no funnel heads are trained.
-    survival: multiply what follows by a learned chance of meeting again.
     follower: columns of obs that are 1 for a pair that follows: it cannot follow again.
     tau: share by which the target network moves each step, (0, 1].
     Raises ValueError for values out of range.
@@ -169,7 +165,6 @@ class RLIVUA(OfflineAgent):
         heads: Sequence[int] = (64, 32),
         transfer: str = "add",
         supervision: str = "split",
-        survival: bool = False,
         follower: Sequence[int] = (),
         tau: float = 0.005,
     ):
@@ -178,7 +173,7 @@ class RLIVUA(OfflineAgent):
         checks.one_of(SUPERVISION, supervision=supervision)
         if not costs or not all(0 <= cost < float("inf") for cost in costs):
             raise ValueError(f"costs must be numbers, at least 0, one an action, got {costs}")
-        self.supervision, self.survival = supervision, survival
+        self.supervision = supervision
         self.register_buffer("weights", torch.tensor(WEIGHTS), persistent=False)
         self.register_buffer("costs", torch.tensor(costs), persistent=False)
         self.register_buffer("spread", torch.ones(4))  # var of y by task; squared spread of LIV
@@ -199,9 +194,6 @@ class RLIVUA(OfflineAgent):
         terms = {"td": self._td(est, batch, logged)}
         if self.supervision != "none":
             terms |= self._supervised(est, batch, logged, self.net.may_follow(obs)[row])
-        if self.survival:
-            met = logged(est.survival)
-            terms["survival"] = F.binary_cross_entropy_with_logits(met, 1 - batch["lost"])
         score = liv(est.q, self.weights, self.costs).detach()
         score = score - score.mean(1, keepdim=True)
         self._track(3, score.square().mean(1)[row].mean())
@@ -214,21 +206,18 @@ class RLIVUA(OfflineAgent):
         return sum(self.losses(batch).values())
 
     @torch.no_grad()
-    def targets(self, batch: Batch, survival: Tensor) -> Float[Tensor, "3 B"]:
-        """What the future part of Q should be: gamma alive Q'(s~, a*). survival: logits (B,)."""
-        alive = 1 - batch["done"]
-        if self.survival:
-            alive = alive * survival.sigmoid()
+    def targets(self, batch: Batch) -> Float[Tensor, "3 B"]:
+        """What the future part of Q should be: gamma (1 - done) min_j Q'_kj(s~, a*)."""
         after, row = rows_of(batch["next_obs"])
         value = bootstrap(self.slow(after).q, self.weights, self.costs)
-        return self.gamma * alive * value[:, row]
+        return self.gamma * (1 - batch["done"]) * value[:, row]
 
     def _td(self, est: Estimates, batch, logged: Callable) -> Float[Tensor, ""]:
         """sum_k lambda_k sum_j (y_k - Q_kj)^2 / 2, lambda_k = 1 / the running variance of y_k."""
         reward = logged(est.reward).detach()
         if not self.split:
             reward = torch.stack([batch[task].to(reward) for task in TASKS])
-        y = reward + self.targets(batch, logged(est.survival))
+        y = reward + self.targets(batch)
         self._track(slice(3), y.var(1))
         error = (y - logged(est.q)) / self.spread[:3, None].sqrt()
         return 6 * error.square().mean() / 2

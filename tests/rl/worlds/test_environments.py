@@ -66,13 +66,6 @@ def test_the_vector_sees_what_the_model_pays():
         assert abs(at.mean() - want[a]) < 4 * at.std() / np.sqrt(len(at))
 
 
-def test_a_lost_pair_terminates():
-    env = WorldVectorEnv(FunnelModel(lost_after=1), 5000, 50)
-    env.reset(seed=0)
-    _, _, ended, _, info = env.step(np.zeros(5000, int))
-    np.testing.assert_array_equal(ended, info["gap"] > 1)
-
-
 def test_live_observations_hide_the_state_behind_noise():
     seen, _ = WorldVectorEnv(LiveModel(), 5000, 50).reset(seed=2)
     assert (seen[:, :6].sum(1) == 1).all()

@@ -18,87 +18,76 @@ def test_the_population_is_as_the_sheet_says():
     assert lift == pytest.approx(0.3 * (b.max() - b.min()) / b.std(), abs=0.3)
 
 
-def run(env, steps, level=0, seed=0):
-    rng = np.random.default_rng(1)
-    seen, info = env.reset(seed=seed)
-    rows = []
+def run(env, steps, level=0):
+    rng, rows = np.random.default_rng(1), []
     for _ in range(steps):
+        boosts = np.full((len(env.slate), CANDIDATES), level or 0)
         if level is None:
-            action = rng.integers(0, 3, (env.num_envs, CANDIDATES))
-        else:
-            action = np.full((env.num_envs, CANDIDATES), level)
-        before, slate = env.z.copy(), info["candidates"]
-        seen, reward, _, truncated, info = env.step(action)
-        rows.append((before, slate, action, seen, reward, truncated, info))
+            boosts = rng.integers(0, 3, boosts.shape)
+        before, slate = env.z.copy(), env.slate
+        rows.append((before, slate, boosts, env.states(), env.serve(boosts)))
     return rows
 
 
-def test_a_step_does_to_the_pair_what_the_funnel_does_and_pays_it():
-    env = UserAuthorSlate(200, 60, horizon=1000)
+def test_a_request_does_to_the_pair_what_the_funnel_does_and_pays_it():
+    env = UserAuthorSlate(200, 60)
     users = np.arange(200)
-    rows = run(env, 30, None)
-    last = rows[-1][-1]
-    for before, slate, action, seen, reward, truncated, info in rows:
-        author = info["author"]
+    # the rows of states() are those before the request: evaluation goes from left to right
+    for before, slate, boosts, states, seen in run(env, 30, None):
+        author = seen["author"]
         place = (slate == author[:, None]).argmax(1)
         assert (slate[users, place] == author).all()
         assert (np.diff(np.sort(slate, 1), axis=1) > 0).all()  # no repeats
-        np.testing.assert_array_equal(info["boost"], action[users, place])
-        paid = 0.1 * info["click"] + 0.5 * info["follow"] + info["gift"]
-        np.testing.assert_allclose(reward, paid - env.model.boost_costs[info["boost"]], atol=1e-5)
-        assert not truncated.any() and not info["follow"][before[users, author] >= 2].any()
-        want = env.z[users[:, None], info["candidates"]] if info is last else seen
-        np.testing.assert_array_equal(seen, want)
-    assert env.observation_space.contains(seen)
+        np.testing.assert_array_equal(seen["boost"], boosts[users, place])
+        at = users[:, None], slate
+        np.testing.assert_array_equal(states, 4 * env.k[at] + before[at])
+        paid = 0.1 * seen["click"] + 0.5 * seen["follow"] + seen["gift"]
+        cost = env.model.boost_costs[seen["boost"]]
+        np.testing.assert_allclose(seen["reward"], paid - cost, atol=1e-5)
+        assert not seen["follow"][before[users, author] >= 2].any()
 
 
 def test_clicks_have_the_funnels_rate():
-    env = UserAuthorSlate(3000, 40, horizon=1000)
-    _, info = env.reset(seed=2)
-    action = np.random.default_rng(0).integers(0, 3, (3000, 10))
+    env = UserAuthorSlate(3000, 40, seed=2)
     k = env.k
-    _, _, _, _, info = env.step(action)
-    rate = env.model.p_click[info["boost"], k[np.arange(3000), info["author"]], 0]
+    seen = env.serve(np.random.default_rng(0).integers(0, 3, (3000, 10)))
+    rate = env.model.p_click[seen["boost"], k[np.arange(3000), seen["author"]], 0]
     error = np.sqrt((rate * (1 - rate)).sum())
-    assert abs(info["click"].sum() - rate.sum()) < 4 * error
+    assert abs(seen["click"].sum() - rate.sum()) < 4 * error
 
 
 def test_a_boost_wins_the_place_more_often():
     env = UserAuthorSlate(4000, 40)
-    env.reset(seed=0)
-    action = np.zeros((4000, 10), int)
-    action[:, 0] = 2
-    pull = env.affinity[np.arange(4000)[:, None], env.slate] + np.log(np.where(action, 2.5, 1))
+    boosts = np.zeros((4000, 10), int)
+    boosts[:, 0] = 2
+    pull = env.affinity[np.arange(4000)[:, None], env.slate] + np.log(np.where(boosts, 2.5, 1))
     chance = np.exp(pull[:, 0]) / np.exp(pull).sum(1)
     first = env.slate[:, 0].copy()
-    _, _, _, _, info = env.step(action)
-    won = (info["author"] == first).mean()
+    won = (env.serve(boosts)["author"] == first).mean()
     assert abs(won - chance.mean()) < 4 * np.sqrt(chance.mean() / 4000)
     assert won > 0.14
 
 
 def test_followed_authors_come_back_as_often_as_their_gaps_say():
     env = UserAuthorSlate(3000, 40)
-    env.reset(seed=0)
     for z, gap in ((2, 8), (3, 4)):
         env.z[:] = 0
         env.z[:, 5] = z
-        env._meet()
+        env.meet()
         share = (env.slate == 5).any(1).mean()
         assert abs(share - 1 / gap) < 4 * np.sqrt(0.25 / 3000)
 
 
-def test_forgetting_and_episodes():
-    env = UserAuthorSlate(300, 20, horizon=3, forgetting=1.0)
-    rows = run(env, 5)
-    assert rows[2][5].all() and not rows[1][5].any()
-    assert rows[3][6]["fresh"].all() and not rows[3][4].any()  # begins anew, pays nothing
-    assert env.requests == 1
-    assert (env.z <= 2).all()  # what a step gave, the same request took a level of
+def test_what_a_request_gave_the_same_request_forgets():
+    env = UserAuthorSlate(300, 20, forgetting=1.0)
+    run(env, 3, 2)
+    assert (env.z <= 2).all()
+    run(kept := UserAuthorSlate(300, 20), 3, 2)
+    assert kept.z.sum() > env.z.sum()
 
 
 def test_same_seed_same_life():
-    one, two, other = (run(UserAuthorSlate(50, 20), 5, seed=s)[-1][4] for s in (1, 1, 2))
+    one, two, other = (run(UserAuthorSlate(50, 20, seed=s), 5)[-1][-1]["reward"] for s in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
 
@@ -117,13 +106,8 @@ def test_gini_by_hand():
     [
         ({"n_authors": 9}, "n_authors must be at least 10, got 9"),
         ({"n_users": 0}, "n_users must be at least 1"),
-        ({"horizon": np.nan}, "horizon must be a whole number, got nan"),
-        ({"lost_after": 9}, "belongs to the pair-level funnel"),
+        ({"n_users": np.nan}, "n_users must be a whole number, got nan"),
         ({"forgetting": 2}, r"forgetting must be in \[0, 1\]"),
-        (
-            {"boost_effects": (0, 1, 2, 3), "boost_costs": (0, 0, 0, 0), "irritation": (0,) * 4},
-            "at most 3",
-        ),
     ],
 )
 def test_bad_arguments(options, says):
@@ -135,14 +119,14 @@ def test_bad_arguments(options, says):
 
 
 @pytest.mark.parametrize("wrong", [3, -1, 0.5, np.nan])
-def test_actions_outside_their_space_are_refused(wrong):
+def test_boosts_outside_their_range_are_refused(wrong):
     env = UserAuthorSlate(20, 15)
-    env.reset(seed=0)
-    actions = np.zeros((20, CANDIDATES), type(wrong))
-    actions[3, 4] = wrong
-    for given in (actions, np.zeros((20, 3), int), np.zeros(20, int)):
+    boosts = np.zeros((20, CANDIDATES), type(wrong))
+    boosts[3, 4] = wrong
+    before = env.slate.copy()
+    for given in (boosts, np.zeros((20, 3), int), np.zeros(20, int)):
         with pytest.raises(
             ValueError, match=r"actions must be integers in 0..2 of shape \(20, 10\)"
         ):
-            env.step(given)
-    assert env.requests == 0
+            env.serve(given)
+    np.testing.assert_array_equal(env.slate, before)

@@ -37,8 +37,8 @@ STRANGER = (1.0, 0.0, 0.0, 0.0)  # probabilities of a new pair's relation
 # Outcomes of an exposure: nothing, a level lost, click, and click with follow, gift, or both.
 CLICK, FOLLOW, GIFT = np.array([[0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 1, 1]], bool)
 _COLUMNS = dict.fromkeys(("state", "action", "post_update", "next_request", "exact"), np.uint8)
-_COLUMNS |= dict.fromkeys(("mu", "gift", "reward", "time"), np.float32)
-_COLUMNS |= dict.fromkeys(("click", "follow", "done"), bool) | {"gap": np.uint16, "pair": np.int32}
+_COLUMNS |= dict.fromkeys(("gift", "reward", "time"), np.float32)
+_COLUMNS |= dict.fromkeys(("click", "follow"), bool) | {"gap": np.uint16, "pair": np.int32}
 
 
 class Values(NamedTuple):
@@ -65,7 +65,6 @@ class Exposures(NamedTuple):
     next_request: Int[np.ndarray, " B"]  # ... after one request ...
     exact: Int[np.ndarray, " B"]  # ... and when the pair meets again
     gap: Int[np.ndarray, " B"]  # requests until then, >= 1
-    done: Bool[np.ndarray, " B"]  # the pair is lost: it never meets again
 
 
 class FunnelModel:
@@ -80,7 +79,6 @@ class FunnelModel:
     gap_means: mean requests between exposures by relation after the exposure, >= 1 (geometric).
     forgetting: probability a request that a pair falls one level, [0, 1].
     discount: per exposure, [0, 1). time_discount: per request, (0, 1); given, it replaces it.
-    lost_after: requests without an exposure after which a pair never meets again; None: never lost.
     Raises ValueError for values out of range.
     """
 
@@ -103,7 +101,6 @@ class FunnelModel:
         forgetting: float = 0.0,
         discount: float = 0.95,
         time_discount: float | None = None,
-        lost_after: int | None = None,
     ):
         self.boost_effects = numbers("boost_effects", boost_effects, REAL)
         self.n_actions = A = self.boost_effects.size
@@ -116,9 +113,7 @@ class FunnelModel:
         self.forgetting, self.discount, self.gift_sigma = forgetting, discount, gift_sigma
         if time_discount is not None:
             checks.inside("(0, 1)", time_discount=time_discount)
-        if lost_after is not None:
-            checks.whole(lost_after=lost_after)
-        self.time_discount, self.lost_after = time_discount, lost_after
+        self.time_discount = time_discount
 
         click, gift = numbers("click", click, REAL, Z), numbers("gift", gift, REAL, Z)
         follow = (*numbers("follow", follow, REAL, 2), -np.inf, -np.inf)  # z < 2 only
@@ -152,13 +147,13 @@ class FunnelModel:
         """What lies between the outcome of one exposure and the next: [z, z'] = E[discount; z'].
 
         With p = 1 / g_z, D the forgetting of one request, gamma_r the discount of one request (or
-        1, and gamma outside) and H = lost_after:
-        sum_{n=1..H} p (1-p)^(n-1) gamma_r^n D^n = p gamma_r D (I - c D)^-1 (I - (c D)^H),
-        c = (1-p) gamma_r; row z of it. The discount per exposure is included.
+        1, and gamma outside) and c = (1-p) gamma_r:
+        sum_{n>=1} p (1-p)^(n-1) gamma_r^n D^n = p gamma_r D (I - c D)^-1, row z of it.
+        The discount per exposure is included.
 
         next_state: ``exact``; ``next_request``: one request later, always; ``post_update``: at
             once; or ``stale``: the same, and `transitions` leaves the outcome out too. These three
-            know nothing of the gap but its mean discount, and never lose a pair.
+            know nothing of the gap but its mean discount.
         Raises ValueError for another name.
         """
         checks.one_of(NEXT_STATES, next_state=next_state)
@@ -171,11 +166,9 @@ class FunnelModel:
         if next_state != "exact":
             discount = per_request / self.gap_means / (1 - stays)  # E[gamma_r^G]
             return outer * discount[:, None] * (D if next_state == "next_request" else eye)
-        rows = np.empty((Z, Z))
-        for z, (g, c) in enumerate(zip(self.gap_means, stays, strict=True)):
-            power = np.linalg.matrix_power(c * D, self.lost_after) if self.lost_after else 0
-            rows[z] = (per_request / g * D @ np.linalg.inv(eye - c * D) @ (eye - power))[z]
-        return outer * rows
+        gaps = zip(self.gap_means, stays, strict=True)
+        each = [per_request / g * D @ np.linalg.inv(eye - c * D) for g, c in gaps]
+        return outer * np.stack([each[z][z] for z in range(Z)])
 
     def transitions(self, next_state: str = "exact") -> Float[np.ndarray, "A S S"]:
         """Discounted transitions of the 16 states, with the true or an approximated next state."""
@@ -211,6 +204,10 @@ class FunnelModel:
         """The best actions [k][z] for the reward of this exposure alone."""
         return self.rewards().argmax(0).reshape(K, Z)
 
+    def share(self, policy) -> float:
+        """Exact value of a policy for a new pair, as a share of the optimum's."""
+        return self.exact_values(policy).new_pair / self.optimal()[1].new_pair
+
     def _prepare_draws(self) -> None:
         """Tables by flat indices of (state, action, outcome): taking from them is what is fast."""
         joint = self.outcomes.transpose(2, 3, 1, 0).reshape(-1, 6)  # (S A, 6)
@@ -243,9 +240,8 @@ class FunnelModel:
         gap += 1
         gap = np.minimum(gap, np.float32(LONGEST), out=gap).astype(np.uint16)
         near, far = self._forget(draw, post, gap) if self.forgetting else (post, post)
-        done = gap > self.lost_after if self.lost_after else np.zeros(len(index), bool)
         click, follow = take(self._click), take(self._follow)
-        return Exposures(click, follow, gift, reward, post, near, far, gap, done)
+        return Exposures(click, follow, gift, reward, post, near, far, gap)
 
     def _forget(self, draw: np.random.Generator, post, gap):
         """States after one request and after the gap, on the same path of forgettings."""
@@ -271,10 +267,11 @@ class FunnelModel:
         return (Z * k + z).astype(np.uint8)
 
     def advance(self, draw: np.random.Generator, state: Batch, action: Batch):
-        """One exposure of a batch of pairs: next states, rewards, lost, and what happened."""
+        """One exposure of a batch of pairs: next states, rewards, ended (never), what happened."""
         seen = self.expose(draw, state, action)
         info = {name: getattr(seen, name) for name in ("click", "follow", "gift", "gap")}
-        return seen.exact.copy(), seen.reward.astype(np.float64), seen.done, info
+        ended = np.zeros(len(state), bool)
+        return seen.exact.copy(), seen.reward.astype(np.float64), ended, info
 
     def observe(self, draw: np.random.Generator, state: Batch) -> Float[np.ndarray, "B 8"]:
         """One-hot of k, then of z."""
@@ -288,12 +285,11 @@ class FunnelModel:
         steps: exposures a pair is followed for, >= 1. start: probabilities of its first relation;
             four equal ones are "exploring starts".
         Rows of a pair stand in the order of time, but not next to each other: a block of pairs
-        takes its first step, then its second. A pair that is lost starts anew, under a new number.
+        takes its first step, then its second.
 
-        Returns arrays of length n: state (4 k + z), action, mu (the probability with which it was
-        taken), click, follow (0/1), gift (value), reward, post_update, next_request, exact (next
-        states; the stale one is ``state``), done, gap (requests), time (days since the pair's
-        start), pair.
+        Returns arrays of length n: state (4 k + z), action, click, follow (0/1), gift (value),
+        reward, post_update, next_request, exact (next states; the stale one is ``state``), gap
+        (requests), time (days since the pair's start), pair.
         Raises ValueError for n < 1, steps < 1, a policy or start that is none.
         """
         checks.whole(n=n, steps=steps)
@@ -301,10 +297,9 @@ class FunnelModel:
         table = tabular.policy_table(policy, K * Z, self.n_actions)
         joint = table[..., None] * self.outcomes.transpose(2, 3, 1, 0).reshape(K * Z, -1, 6)
         by_state = tabular.Choices(joint.reshape(K * Z, -1))  # action and outcome in one draw
-        mu = table.astype(np.float32).ravel().repeat(6)
         log = {name: np.empty(n, kind) for name, kind in _COLUMNS.items()}
         pairs, block = -(-n // steps), 8192  # a block of pairs stays in the cache
-        made, fresh = 0, pairs  # rows, and the number of the next pair that starts anew
+        made = 0
         for first in range(0, pairs, block):
             size = min(block, pairs - first)
             pair = np.arange(first, first + size, dtype=np.int32)
@@ -317,17 +312,11 @@ class FunnelModel:
                 seen = self._unfold(draw, index)
                 now = {"state": state, "time": time, "pair": pair, **seen._asdict()}
                 now |= {"action": self._action.take(index, mode="clip")}
-                now["mu"] = mu.take(index, mode="clip")
                 for name, values in now.items():
                     log[name][made : made + keep] = values[:keep]
                 made += keep
                 time = time + seen.gap * np.float32(DAYS_PER_REQUEST)
-                state, lost = seen.exact, np.flatnonzero(seen.done)
-                if len(lost):
-                    state, pair = state.copy(), pair.copy()
-                    state[lost], time[lost] = self.begin(draw, len(lost), start), 0
-                    pair[lost] = fresh + np.arange(len(lost))
-                    fresh += len(lost)
+                state = seen.exact
         return log
 
 
