@@ -54,11 +54,12 @@ class UserAuthorSlate:
 
     def meet(self) -> None:
         """Draw every user's candidates."""
-        draw, z = self.draw, self.z
-        returns = (z >= 2) & (draw.random(z.shape) < 1 / self.model.gap_means[z])
+        known, shape = self.z >= 2, self.z.shape
+        turn = self.draw.random(shape, np.float32) * self.model.gap_means[self.z]
+        back = np.where(turn < 1, -turn, np.inf)  # with probability 1 / g, before everybody else
         # Exponential races: the C smallest of E / weight are a draw without replacement.
-        race = draw.standard_exponential(z.shape) / self.popularity
-        race = np.where(returns, -draw.random(z.shape), np.where(z >= 2, np.inf, race))
+        race = self.draw.standard_exponential(shape, np.float32) / self.popularity
+        race = np.where(known, back, race)
         self.slate = np.argpartition(race, CANDIDATES - 1, 1)[:, :CANDIDATES]
 
     def states(self) -> Int[np.ndarray, "U 10"]:
