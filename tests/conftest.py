@@ -12,9 +12,9 @@ path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 if OFFLINE not in path:  # or it is done: a worker has its starter's environment
     os.environ["PYTHONPATH"] = os.pathsep.join([OFFLINE, *filter(None, path)])  # of all children
     runpy.run_path(f"{OFFLINE}/sitecustomize.py")
-# Workers, kernels and commands that tests start inherit these. One thread each, also where a notebook
-# sets two: the limit is OpenMP's own. Explorers are computed at the ends of their sliders.
-os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "POLARS_MAX_THREADS"), "1")
+# Workers, kernels and commands that tests start inherit these: one thread each. Not OMP_THREAD_LIMIT:
+# where torch then asks for two threads, its bf16 products are wrong without a word.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 os.environ["PAPERLAB_EXPLORE"] = "ends"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import digest, machine
+from . import checks, digest, machine
 from .manifest import project_root
 from .recording import RUN_VARIABLE as RUN_VARIABLE  # what a run writes is found here too
 from .recording import Record, file_name, plain, write
@@ -36,10 +37,18 @@ COLUMNS = (
 
 
 def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
-    """Seed everything, pin the threads, find the device; prints one line. threads >= 1."""
+    """Seed everything, pin the threads, find the device; prints one line.
+
+    threads: >= 1. Raises ValueError where OMP_THREAD_LIMIT allows fewer: torch's bf16 products are
+    then wrong without a word, since the threads that they are shared between do not all run.
+    """
     import torch
     from lightning import seed_everything
 
+    checks.whole(threads=threads)
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    if limit.isdecimal() and threads > int(limit):
+        raise ValueError(f"threads must be at most OMP_THREAD_LIMIT, {limit}: unset it")
     seed_everything(seed, verbose=False)
     torch.set_num_threads(threads)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

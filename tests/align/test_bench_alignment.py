@@ -6,7 +6,7 @@ from paperlab.bench import alignment
 
 def test_it_measures_and_writes(monkeypatch):
     pytest.importorskip("ot", reason="POT is not installed: pip install pot")
-    for name, value in {"PAIRS": 2, "PROMPT": 3, "TOKENS": 8, "DIM": 16}.items():
+    for name, value in {"PAIRS": 2, "PROMPT": 3, "TOKENS": 8, "DIM": 16, "THREADS": 1}.items():
         monkeypatch.setattr(alignment, name, value)
     found = alignment.measure(rounds=1)
     assert found["step"]["otpo"] > 0 and found["step"]["tokens_per_second"]["dpo"] > 0

@@ -16,6 +16,11 @@ def load(entry: Entry) -> ModelFolder:
     return weights.unpacked(entry, _unzipped)
 
 
+FILES = ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json")
+FILES += ("tokenizer_config.json",)
+
+
 def _unzipped(source: Path, folder: Path) -> None:
     with fetch.reading(source), zipfile.ZipFile(source) as archive:
-        archive.extractall(folder)
+        for name in FILES:
+            (folder / name).write_bytes(archive.read(name))
