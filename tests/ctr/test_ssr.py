@@ -7,7 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr.ssr import ICS, SSR, SSRLayer, StaticRandomFilter, TopK, ics
+from paperlab.ctr.ssr import (
+    ICS,
+    SSR,
+    SSRLayer,
+    StaticRandomFilter,
+    TopK,
+    alpha_for,
+    ics,
+    meeting_chance,
+)
 from paperlab.data import Batch, Field, Schema
 from torch.nn import functional as F
 
@@ -107,6 +116,17 @@ def test_five_steps_are_almost_one_step_at_a_bigger_rate(alpha, ratio, spread):
     assert found.std().item() == pytest.approx(spread, rel=0.2)
 
 
+def test_alpha_for_reaches_the_same_inhibition_with_any_number_of_steps():
+    assert alpha_for(0.7, 1) == pytest.approx(0.7, abs=1e-5)  # theta = alpha mu(0)
+    z = seeded(4000, 128, seed=5, dtype=torch.float64)
+    for total in (0.3, 1.5):
+        for steps in (2, 5):
+            theta = ics(z, torch.full((steps,), alpha_for(total, steps)).double())[1]
+            assert (theta / z.relu().mean(1)).mean().item() == pytest.approx(total, rel=0.01)
+    with pytest.raises(ValueError, match="total must be above 0"):
+        alpha_for(0.0, 5)
+
+
 def test_gradients_flow_through_the_mean():
     z, alpha = seeded(4, 2, 6, dtype=torch.float64), torch.full((2, 3), 0.3, dtype=torch.float64)
     _, theta = ics(z, alpha)
@@ -178,6 +198,16 @@ def test_a_view_wider_than_the_input_takes_whole_permutations():
         assert sorted(row[:4]) == sorted(row[4:8]) == [0, 1, 2, 3] and len(set(row[8:])) == 2
 
 
+def test_meeting_chance_worked_and_counted():
+    # 2 fields of 1 coordinate among 3, views of 2: of 3 equally likely views 1 holds both
+    assert meeting_chance(3, 1, views=1, width=2) == pytest.approx(1 / 3)
+    assert meeting_chance(3, 1, views=2, width=2) == pytest.approx(1 - (2 / 3) ** 2)
+    assert meeting_chance(4, 2, views=1, width=1) == 0 and meeting_chance(4, 2, 1, 8) == 1
+    draws = [StaticRandomFilter(20, 3, 6, seed=10 * k).index // 4 for k in range(2000)]
+    counted = [((i == 0).any(1) & (i == 1).any(1)).any().item() for i in draws]
+    assert sum(counted) / 2000 == pytest.approx(meeting_chance(5, 4, 3, 6), abs=0.04)
+
+
 def test_static_indices_are_saved_with_the_model():
     model, other = (SSR(SCHEMA, "static", dim=4, views=2, width=5, seed=s) for s in (0, 1))
     batch = BATCH
@@ -216,6 +246,9 @@ def test_controls_are_what_they_say():
     gates, inputs = (p.weight.view(3, 5, 10) for p in (soft.project, soft.value))
     want = [torch.sigmoid(x @ g.T) * (x @ w.T) for g, w in zip(gates, inputs, strict=True)]
     torch.testing.assert_close(soft(x), torch.stack(want, 1))
+    dense = layer("dense")
+    assert torch.equal(dense.filter(x), x[:, None].expand(-1, 3, -1)) and dense.training
+    assert dense.fusion[0].weight.shape == (3, 10, 4)
     dropout = layer("dropout", keep=0.25)
     assert dropout.fusion[0].weight.shape == (3, 10, 4)
     seen = dropout.filter(torch.ones(4000, 10))
@@ -260,6 +293,7 @@ def stirred(layer, seed=3):
         ("dynamic", {"gate": True, "residual": True}),
         ("topk", {}),
         ("none", {}),
+        ("dense", {}),
     ],
 )
 def test_layer_equals_a_loop_over_views(kind, options, last):
@@ -373,10 +407,14 @@ def test_the_model_stacks_layers_and_reads_the_mean_of_the_last_views():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"kind": "sparse"}, "kind must be one of static, dynamic, none, topk, soft, dropout"),
+        (
+            {"kind": "sparse"},
+            "kind must be one of static, dynamic, none, topk, soft, dense, dropout",
+        ),
         ({"kind": "static", "star": 8}, "star is the width"),
         ({"kind": "static", "gate": True}, "gate multiplies ICS's survivors"),
         ({"star": 8, "residual": True}, "residual needs a filter as wide as a view: 8 is not 4"),
+        ({"kind": "dense", "star": 8}, "star is the width"),
         ({"kind": "dropout", "residual": True}, "residual needs a filter as wide as a view"),
         ({"alpha0": -0.1}, "alpha0 must be 0 or more"),
         ({"steps": 0}, "steps must be at least 1"),

@@ -9,8 +9,8 @@ One layer, for views i = 1..b of the input x (B, d_in):
 
 SSR-S picks d_v random dimensions a view, once and for all; SSR-D projects x to d_v* dimensions a
 view and lets them compete (ICS). The paper's equations are the defaults; ``gate``, ``residual`` and
-``n_hidden`` are what its released code does beside them. Ours: alpha kept positive, and the
-controls ``none``, ``topk``, ``soft`` and ``dropout`` in place of the filter.
+``n_hidden`` are what its released code does beside them. Not in the paper: alpha kept positive, and
+the controls ``dense``, ``none``, ``topk``, ``soft`` and ``dropout`` in place of the filter.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 PROJECTED = ("dynamic", "none", "topk", "soft")  # h_i comes from x W_i
-KINDS = ("static", *PROJECTED, "dropout")
+KINDS = ("static", *PROJECTED, "dense", "dropout")
 
 
 def ics(
     z: Float[Tensor, "*rows N"], alpha: Float[Tensor, "*views T"]
 ) -> tuple[Float[Tensor, "*rows N"], Float[Tensor, "*rows"]]:
-    """Iterative competitive sparsification: T times, what is below a share of the mean dies.
+    """Iterative competitive sparsification (ICS): T times, subtract a share of the mean and clip at 0.
 
         x(0) = ReLU(z),  mu(t) = mean_j x(t)_j,  x(t+1) = ReLU(x(t) - alpha_t mu(t))
 
     Returns x(T) and the threshold theta = sum_t alpha_t mu(t). For alpha >= 0 the loop is a soft
     threshold that the sample sets itself: x(T) = ReLU(ReLU(z) - theta). The leading dimensions of
-    alpha broadcast to those of z; the mean counts the dead, and gradients flow through it.
+    alpha broadcast to those of z; zeros count in the mean, and gradients flow through it.
     """
     x = F.relu(z)
     threshold = torch.zeros_like(x[..., :1])
@@ -54,6 +54,23 @@ def ics(
         x = F.relu(x - inhibition)
         threshold = threshold + inhibition
     return x, threshold.squeeze(-1)
+
+
+def alpha_for(total: float, steps: int, n: int = 128) -> float:
+    """The common rate at which ``steps`` steps of ICS inhibit ``total`` > 0 times the mean.
+
+    That is theta / mu(0), averaged over Gaussian inputs of n coordinates. Raises ValueError.
+    """
+    from scipy.optimize import brentq
+
+    checks.positive(total=total)
+    z = torch.randn(1024, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean = F.relu(z).mean(-1)
+
+    def excess(alpha: float) -> float:
+        return (ics(z, torch.full((steps,), alpha, dtype=z.dtype))[1] / mean).mean().item() - total
+
+    return brentq(excess, 0.0, 1.01 * total, xtol=1e-6)
 
 
 class Competition(NamedTuple):
@@ -148,6 +165,16 @@ class StaticRandomFilter(nn.Module):
         return x.index_select(1, self.index.flatten()).unflatten(1, self.index.shape)
 
 
+def meeting_chance(fields: int, dim: int, views: int, width: int) -> float:
+    """Probability that some view of `StaticRandomFilter` holds coordinates of two given fields.
+
+    dim: coordinates a field, of fields * dim in all; width: coordinates a view, at most all.
+    """
+    every = math.comb(fields * dim, width)
+    one, both = (math.comb(fields * dim - gone, width) / every for gone in (dim, 2 * dim))
+    return 1 - (2 * one - both) ** views
+
+
 class ProjectedFilter(nn.Module):
     """SSR-D: h_i = ICS_i(x W_i), W_i (d_in, star) Glorot normal without bias.
 
@@ -215,8 +242,8 @@ class SSRLayer(nn.Module):
         super().__init__()
         if kind == "static":
             seen, self.filter = width, StaticRandomFilter(d_in, views, width, seed)
-        elif kind == "dropout":
-            seen, self.filter = d_in, InputDropout(views, keep)
+        elif kind in ("dense", "dropout"):
+            seen, self.filter = d_in, InputDropout(views, 1.0 if kind == "dense" else keep)
         else:
             seen = star or width
             select = {
@@ -246,8 +273,9 @@ class SSRLayer(nn.Module):
 class SSR(ClickModel):
     """SSR-S (``kind="static"``) or SSR-D (``"dynamic"``): layers of sparse views, mean, Linear.
 
-    kind: or a control. In the place of ICS, ``none`` leaves x W_i as it is, ``topk`` is `TopK`,
-        ``soft`` is a learned gate, sigmoid(x W_i) * (x W'_i); in the place of the random choice,
+    kind: or a control. ``dense`` removes the filter, h_i = x, and keeps all else: views, GELU,
+        LayerNorm, initial weights. In place of ICS, ``none`` leaves x W_i as it is, ``topk`` is
+        `TopK`, ``soft`` is a learned gate, sigmoid(x W_i) * (x W'_i). In place of the random choice,
         ``dropout`` is `InputDropout`.
     views: b. width: d_v. star: d_v*, for projected kinds only; None takes ``width``.
     layers: L. steps: T, alpha0, constrain, learn_alpha: see `ICS`.

@@ -2,9 +2,10 @@
 
     v_f ~ Uniform{0..vocabulary-1},   y ~ Bernoulli(sigmoid(sum_m a u_m[v_{i_m}] w_m[v_{j_m}]))
 
-with pairs (i_m, j_m) of signal fields, tables u_m, w_m ~ N(0, 1) and a = strength / sqrt(pairs), so
-that the logit's standard deviation is ``strength`` whatever the number of pairs. No field says
-anything alone: a model has to find the pairs, and to leave the noise fields alone.
+with pairs (i_m, j_m) of signal fields and a = strength / sqrt(pairs). The tables u_m, w_m are drawn
+from N(0, 1), then standardised over the vocabulary: mean 0, variance 1. So the logit's standard
+deviation is ``strength`` whatever the number of pairs, and given any one field its mean is 0: an
+additive model has nothing to learn. A model has to find the pairs, and to ignore the noise fields.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from ...data.store import Log, from_arrays
 class NoiseFieldsTruth:
     """What the generator knows.
 
-    pairs: (m, 2) indices of the interacting signal fields. signal: (F,) True where a field carries
-    signal. logits: true logits of the test rows. bayes_auc: their AUC on the test labels, which no
-    model beats but by luck.
+    pairs: (m, 2) indices of the interacting signal fields. tables: (2, m, vocabulary), u_m and w_m.
+    signal: (F,) True where a field carries signal. logits: true logits of the test rows. bayes_auc:
+    their AUC on the test labels, which no model beats but by luck.
     """
 
     pairs: np.ndarray
+    tables: np.ndarray
     signal: np.ndarray
     logits: np.ndarray
     bayes_auc: float
@@ -67,6 +69,8 @@ def noise_fields(
     every = np.array(list(combinations(range(signal), 2)))
     chosen = every[np.sort(plant.permutation(most)[:pairs])]
     tables = plant.standard_normal((2, pairs, vocabulary), dtype=np.float32)
+    tables -= tables.mean(-1, keepdims=True)  # else u_m[v] times the mean of w_m is an effect of v
+    tables /= tables.std(-1, keepdims=True)
 
     draw = np.random.default_rng([seed, 2, data_seed])
     values = draw.integers(vocabulary, size=(rows, signal), dtype=np.int32)
@@ -85,6 +89,7 @@ def noise_fields(
     held = part == 2
     truth = NoiseFieldsTruth(
         pairs=chosen,
+        tables=tables,
         signal=np.arange(signal + noise) < signal,
         logits=logits[held],
         bayes_auc=metrics.auc(torch.from_numpy(logits[held]), torch.from_numpy(labels[held])),
