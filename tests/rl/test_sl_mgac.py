@@ -15,11 +15,13 @@ from paperlab.rl.sl_mgac import (
     SLMGAC,
     T_BAN,
     Buckets,
+    columns,
     huber,
     reward,
     target,
     teacher,
 )
+from paperlab.rl.worlds.live import LiveModel
 
 T = torch.tensor
 LIVE, VIDEO = (Buckets(EDGES[name]) for name in ("live", "video"))
@@ -38,7 +40,18 @@ def test_reward_of_a_request():
     inserted = T([True, True, True, False])
     close(reward(live, video, inserted), [0.268941, 0.5, 0.993307, 0.214165])
     close(T([T_BAN]), [10 + 15 * (0.34 - 0.3) / 0.2])
-    close(reward(live, video, inserted, "live"), [0, 1 / 6, 1, 0])
+
+
+def test_columns_of_a_log_train_the_agent():
+    log = LiveModel().log_dataset("uniform", 500, 0)
+    data = columns(log, T(LiveModel().features))
+    agent_of().check(data)
+    rows = torch.arange(500)
+    assert torch.equal(data["obs"][rows][:, :6].argmax(1), data["group"])
+    found = reward(data["live"], data["video"], data["action"] == 1)
+    torch.testing.assert_close(found, data["reward"])
+    stays = ~log["done"] & ~log["truncated"]
+    assert (data["next_obs"][rows][stays, :6].argmax(1) == data["group"][stays]).all()
 
 
 @pytest.mark.parametrize(
@@ -395,7 +408,7 @@ def test_same_seed_same_agent():
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("options", [{}, {"error": "squared"}, {"form": "live"}])
+@pytest.mark.parametrize("options", [{}, {"error": "squared"}])
 def test_gradients_in_double_precision(options):
     agent, batch = agent_of(**options).double(), batch_of(rows=10)
     batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
@@ -421,11 +434,9 @@ def test_gradients_in_double_precision(options):
     ("make", "says"),
     [
         (lambda: SLMGAC(D, merge=7), "merge must be one of 1, 2, 3, 4, 5, 6, not 7"),
-        (lambda: SLMGAC(D, form="app"), "form must be one of paper, live, not 'app'"),
         (lambda: SLMGAC(D, error="l1"), "error must be one of huber, squared"),
         (lambda: SLMGAC(D, gamma=1.0), r"gamma must be in \[0, 1\), got 1.0"),
         (lambda: huber(T([1.0]), reduction="max"), "reduction must be one of mean, sum, none"),
-        (lambda: reward(T([1.0]), T([1.0]), T([True]), "app"), "form must be one of paper, live"),
     ],
 )
 def test_bad_values_say_what_is_right(make, says):

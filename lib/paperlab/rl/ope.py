@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .. import checks
-from .worlds.tabular import Counts
+from .worlds.tabular import Counts, policy_values
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -119,29 +119,24 @@ def per_decision_wis(
     return Estimate(float(mean @ gamma ** np.arange(shape[1])), effective)
 
 
-def fqe(
-    counts: Counts, policy: Float[np.ndarray, "S A"], gamma: float, tolerance: float = 1e-8
-) -> Float[np.ndarray, "A S"]:
-    """Q of a policy by regressing r + gamma Q(s', pi) on (s, a) again and again, until it rests.
+def fqe(counts: Counts, policy: Float[np.ndarray, "S A"], gamma: float) -> Float[np.ndarray, " S"]:
+    """The value of a policy where regressing r + gamma Q(s', pi) on (s, a) comes to rest.
 
     Fitted Q evaluation (Le, Voloshin, Yue, ICML 2019) for numbered states. With an indicator for
     every (state, action) the regression is a mean over the log's rows, so that the fixed point is
-    the value in the counted process.
+    the value in the counted process, here by a linear solve. An action that the log never took in a
+    state that it visited is left out there, and the policy's others are scaled to sum to 1.
 
     counts: `tabular.count` of a log, undiscounted. gamma: in [0, 1).
-    Raises ValueError where the policy does what the log never did in a state that it visits.
+    Raises ValueError where that leaves no action.
     """
     checks.inside("[0, 1)", gamma=gamma)
-    policy = np.asarray(policy, np.float64)
-    visited = counts.visits.sum(0) > 0
-    if np.any((policy.T > 0) & (counts.visits == 0) & visited):
-        raise ValueError("policy must not act where the log never did: no row tells what follows")
-    q = np.zeros_like(counts.reward)
-    while True:
-        new = counts.reward + gamma * counts.transition @ (policy * q.T).sum(1)
-        if np.abs(new - q).max() < tolerance * (1 - gamma):
-            return new
-        q = new
+    seen = counts.visits.T > 0
+    kept = np.asarray(policy, np.float64) * (seen | ~seen.any(1, keepdims=True))
+    if not kept.any(1).all():
+        raise ValueError("policy must act where the log did in every state that the log visited")
+    kept /= kept.sum(1, keepdims=True)
+    return policy_values(gamma * counts.transition, counts.reward, kept)
 
 
 def _known(total: Float[np.ndarray, " M"], what: str) -> Bool[np.ndarray, " M"]:

@@ -21,7 +21,7 @@ option ``error``, and ``copies``: agents of several seeds, trained side by side 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -30,15 +30,15 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..nn.towers import GroupIndex, GroupTowers, group_index
-from .offline import OfflineAgent, q_of_action
+from .offline import Lookup, OfflineAgent, q_of_action
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Bool, Float, Int
 
-    from .offline import Batch
+    from .offline import Batch, Log
 
 T_BAN = 13.0  # s; not inserting counts like this much video: 10 + 15 (.34 - .3) / .2
-FORMS = ("paper", "live")
 # Which of the six groups (Core, Gift, Potential old and new, Long old and new) share a tower.
 MERGES = {
     1: (0, 0, 0, 0, 0, 0),
@@ -60,20 +60,22 @@ SLOPES = (1.0, 2.0)  # of the Huber loss of the ratios
 
 
 def reward(
-    live: Float[Tensor, " B"],
-    video: Float[Tensor, " B"],
-    inserted: Bool[Tensor, " B"],
-    form: str = "paper",
+    live: Float[Tensor, " B"], video: Float[Tensor, " B"], inserted: Bool[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """What one request is worth; live and (mean) video watch time in seconds.
+    """The worth of a request, from live and mean video watch time in seconds.
 
-    ``paper``: sigmoid(0.1 (live - video)) if inserted, else sigmoid(-1.3) = .2142; in (0, 1).
-    ``live``: live minutes, the greedy reward that the paper argues against.
+    sigmoid(0.1 (live - video)) if a stream was inserted, else sigmoid(-1.3) = .2142; in (0, 1).
     """
-    checks.one_of(FORMS, form=form)
-    if form == "live":
-        return live * inserted / 60
     return torch.sigmoid(0.1 * torch.where(inserted, live - video, -T_BAN))
+
+
+def columns(log: Mapping[str, np.ndarray], features: Float[Tensor, "S d"]) -> Log:
+    """A log of `LiveModel.log_dataset` as the agent reads it. features: of each state."""
+    reals = {"live": "live_seconds", "video": "video_seconds", "reward": "paper", "done": "done"}
+    data = {k: torch.tensor(log[v]).float() for k, v in reals.items()}
+    data |= {k: torch.tensor(log[k]).long() for k in ("action", "group")}
+    states = {"obs": "state", "next_obs": "next_state"}
+    return data | {k: Lookup(features, torch.tensor(log[v])) for k, v in states.items()}
 
 
 class Buckets(nn.Module):
@@ -138,8 +140,7 @@ class TimeCritic(nn.Module):
 
     def __init__(self, d_in: int, widths: Sequence[int], towers: int, agent: SLMGAC):
         super().__init__()
-        self.form, self.leaky = agent.form, agent.leaky
-        self.split, self.gamma = agent.split, agent.gamma
+        self.leaky, self.split, self.gamma = agent.leaky, agent.split, agent.gamma
         self.norm = nn.LayerNorm(d_in, elementwise_affine=False) if agent.norm else nn.Identity()
         self.time = GroupTowers(d_in, widths, 8 if agent.leaky else 15, towers, heads=4)
         self.value = GroupTowers(d_in, widths, 2, towers, heads=2)
@@ -168,9 +169,9 @@ class TimeCritic(nn.Module):
             logp = out[..., :7].log_softmax(-1)
             share = logp.exp()
         mean = (share * seconds).sum(-1)
-        insert = _worth(mean[:, 0], mean[:, 1], self.form)
-        none = _worth(*(ratios[:, k, :, 7] * RANGE[k] for k in range(2)), self.form)
-        return Times(logp, ratios, torch.stack([none, insert], -1))
+        none = ratios[..., 7] * ratios.new_tensor(RANGE)[:, None]
+        live, video = torch.stack([none, mean], -1).unbind(1)
+        return Times(logp, ratios, torch.sigmoid(0.1 * (live - video)))
 
 
 class SLMGAC(OfflineAgent):
@@ -178,7 +179,6 @@ class SLMGAC(OfflineAgent):
 
     d_obs: features of a state. merge: K, the number of towers, a key of `MERGES`.
     encoder, towers: widths of the shared input network and of each tower (the paper's sizes).
-    form: `reward`'s.
     split: Q = sg[r] + gamma ELU(v); False leaves all of Q to bootstrapping, Q = v.
     norm: LayerNorm before every head.
     error: loss of the TD and reward errors, the paper's ``huber`` or ``squared``, that of a mean.
@@ -199,7 +199,6 @@ class SLMGAC(OfflineAgent):
         lr: float = 1e-3,
         encoder: Sequence[int] = (256, 128),
         towers: Sequence[int] = (64, 32),
-        form: str = "paper",
         split: bool = True,
         norm: bool = True,
         error: str = "huber",
@@ -208,10 +207,8 @@ class SLMGAC(OfflineAgent):
     ):
         super().__init__(gamma, lr, copies)
         checks.one_of(MERGES, merge=merge)
-        checks.one_of(FORMS, form=form)
         checks.one_of(("huber", "squared"), error=error)
-        self.form, self.split, self.norm = form, split, norm
-        self.error, self.leaky = error, leaky
+        self.split, self.norm, self.error, self.leaky = split, norm, error, leaky
         self.register_buffer("tower", torch.tensor(MERGES[merge]), persistent=False)
         self.buckets = nn.ModuleDict({name: Buckets(edges) for name, edges in EDGES.items()})
         self.merge = merge
@@ -288,8 +285,3 @@ class SLMGAC(OfflineAgent):
             return None
         codes = torch.stack([self.buckets[k].encode(batch[when + k])[0] for k in EDGES])
         return torch.where(batch[when + "action"] == 1, codes, codes.new_tensor(UNSEEN)[:, None])
-
-
-def _worth(live: Tensor, video: Tensor, form: str) -> Tensor:
-    """`reward` of predicted times; not inserting predicts no live time and T_BAN of video."""
-    return live / 60 if form == "live" else torch.sigmoid(0.1 * (live - video))

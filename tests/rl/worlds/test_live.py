@@ -28,7 +28,7 @@ APP = [43.1718, 45.2833, 31.7332, 30.5137, 56.2281, 61.8509]
 
 def test_values_of_the_sheet_on_its_own_grid(sheet):
     actions, Q = sheet.optimal()
-    np.testing.assert_allclose(sheet.session(actions).app_minutes, APP, atol=6e-5)
+    np.testing.assert_allclose(sheet.session(actions).app, APP, atol=6e-5)
     np.testing.assert_allclose(Q[:, 5], [3.630078, 3.991747], atol=1e-6)
     np.testing.assert_allclose(Q[:, 80], [1.500982, 1.378023], atol=1e-6)
 
@@ -36,7 +36,7 @@ def test_values_of_the_sheet_on_its_own_grid(sheet):
 def test_values_of_the_sheet_on_a_converged_grid():
     """The sheet's grid was coarse: its minutes are up to 2e-4 off, its Q up to 4e-6."""
     actions, Q = MODEL.optimal()
-    np.testing.assert_allclose(MODEL.session(actions).app_minutes, APP, atol=2.5e-4)
+    np.testing.assert_allclose(MODEL.session(actions).app, APP, atol=2.5e-4)
     np.testing.assert_allclose(Q[:, 5], [3.630078, 3.991747], atol=1e-5)
     np.testing.assert_allclose(Q[:, 80], [1.500982, 1.378023], atol=1e-5)
 
@@ -57,10 +57,10 @@ def test_sessions_of_the_sheet(policy, app, live_minutes, requests, rates):
     if isinstance(policy, tuple):
         policy, _ = MODEL.optimal(*policy)
     found = MODEL.session(policy)
-    assert found.app_minutes.mean() == pytest.approx(app, abs=0.006)
-    assert found.live_minutes.mean() == pytest.approx(live_minutes, abs=0.006)
+    assert found.app.mean() == pytest.approx(app, abs=0.006)
+    assert found.live.mean() == pytest.approx(live_minutes, abs=0.006)
     assert found.requests.mean() == pytest.approx(requests, abs=0.006)
-    np.testing.assert_allclose(found.insertion_rate, rates, atol=0.006)
+    np.testing.assert_allclose(found.insertion, rates, atol=0.006)
 
 
 def test_rewards_of_the_sheet():
@@ -70,6 +70,12 @@ def test_rewards_of_the_sheet():
     np.testing.assert_allclose(MODEL.R[0, 1, start], want, atol=6e-5)
     want = [0.7685, 0.6900, 0.4013, 0.2891, 0.1192, 0.0691]
     np.testing.assert_allclose(MODEL.p_engage[start], want, atol=6e-5)
+
+
+def test_features_tell_all_states_apart():
+    assert MODEL.features.shape == (90, 8) and len(np.unique(MODEL.features, axis=0)) == 90
+    for state, seen in ((0, [-1, -1]), (14, [1, 1]), (75 + 5, [0, -1])):
+        assert MODEL.features[state].tolist() == [*np.eye(6)[state // 15], *seen]
 
 
 def test_moves_are_those_of_a_slow_version():
@@ -108,14 +114,13 @@ def test_whole_sessions_land_on_their_values():
     group = np.zeros(1000, int)
     group[log["session"][first]] = log["group"][first]
     want = model.session(policy)
-    discounted = model.exact_values(policy)["paper"][model.starts()]
     weights = 0.9 ** log["step"][first].astype(float)
     for amount, truth in (
-        (log["app_seconds"][first] / 60, want.app_minutes),
-        (log["live_seconds"][first] / 60, want.live_minutes),
+        (log["app_seconds"][first] / 60, want.app),
+        (log["live_seconds"][first] / 60, want.live),
         (np.ones(first.sum()), want.requests),
-        (log["action"][first] * 1.0, want.insertion_rate * want.requests),
-        (log["paper"][first] * weights, discounted),
+        (log["action"][first] * 1.0, want.insertion * want.requests),
+        (log["paper"][first] * weights, want.value),
     ):
         total = np.bincount(log["session"][first], amount, 1000)
         error = np.sqrt(sum(total[group == g].var() / (group == g).sum() for g in range(6))) / 6
@@ -139,12 +144,6 @@ def test_a_log_has_the_models_frequencies():
         assert log["paper"][at].mean() == pytest.approx(MODEL.R[0, c % 2, c // 2], abs=spread)
     np.testing.assert_array_equal(log["mu"], policy[state, action].astype(np.float32))
     assert not (log["done"] & log["truncated"]).any()
-    back = log["return_day"]
-    assert not back[~log["done"]].any() and back.max() == 7
-    tired, chance = log["done"] & (state % 5 == 4), 1 - (0.8 - 0.12 * 4)
-    for day in range(1, 8):  # geometric; who has not returned after seven days never does
-        want = chance ** (day - 1) * (1 - chance)
-        assert (back[tired] == day).mean() == pytest.approx(want, abs=4 / tired.sum() ** 0.5)
 
 
 def test_the_next_request_of_a_session_starts_where_the_last_one_ended():

@@ -32,21 +32,21 @@ SIGMA, CUT, CAP = 1.2, 3.5, 1200.0  # watches: min(CAP, exp(mu + SIGMA xi)), xi 
 BORED = 3.0  # seconds of a watch that did not engage are uniform up to this
 DRIFT = 0.1  # probability of l + 1, and of l - 1
 NOISE = np.float32(0.1)  # sd of what an environment shows of l and s, each scaled to [0, 1]
-CHURN_AFTER = 7  # days: who has not returned by then never does
 _COLUMNS = dict.fromkeys(("state", "group", "action", "next_state"), np.uint8)
 _COLUMNS |= dict.fromkeys(("mu", "paper"), np.float32)
 _COLUMNS |= dict.fromkeys(("live_seconds", "video_seconds", "app_seconds"), np.float32)
 _COLUMNS |= dict.fromkeys(("done", "truncated"), bool)
-_COLUMNS |= dict.fromkeys(("return_day", "session", "step"), np.int32)
+_COLUMNS |= dict.fromkeys(("session", "step"), np.int32)
 
 
 class Session(NamedTuple):
-    """What a whole session yields under a policy, a number a group (start: l = 1, s = 0)."""
+    """What a session yields under a policy, a number a group (start: l = 1, s = 0)."""
 
-    app_minutes: Float[np.ndarray, " G"]
-    live_minutes: Float[np.ndarray, " G"]
+    value: Float[np.ndarray, " G"]  # discounted paper reward
+    app: Float[np.ndarray, " G"]  # minutes of the whole session
+    live: Float[np.ndarray, " G"]  # minutes of the whole session
     requests: Float[np.ndarray, " G"]
-    insertion_rate: Float[np.ndarray, " G"]
+    insertion: Float[np.ndarray, " G"]  # share of requests with a stream
 
 
 class LiveModel:
@@ -87,7 +87,8 @@ class LiveModel:
         self.p_engage = sigmoid(self.engage[g] + slopes)  # (90,)
         self.v = self.video_seconds[g] * (1 - 0.06 * s)  # mean seconds of a video: the tired skip
         self.p_leave = sigmoid(0.6 * s - 3.0)  # after the request, by the s before it
-        self.p_return = 0.8 - 0.12 * s  # a day: return days are geometric
+        known = np.column_stack([np.eye(G)[g], self.interest - 1, s / 2 - 1])
+        self.features = known.astype(np.float32)  # (90, 8): all that there is to know of a state
         self.R = self._rewards()
         self.moves = self._moves()  # before leaving and discount
 
@@ -150,11 +151,14 @@ class LiveModel:
         return actions, tabular.action_values(P, R, tabular.policy_values(P, R, np.eye(2)[actions]))
 
     def session(self, policy) -> Session:
-        """What a whole session yields, undiscounted."""
-        exact = self.exact_values(policy, discount=1.0)
-        V = {signal: values[self.starts()] for signal, values in exact.items()}
-        rate = V["insertions"] / V["requests"]
-        return Session(V["app"], V["live"], V["requests"], rate)
+        """What a session yields; all but its value is undiscounted."""
+        start, exact = self.starts(), self.exact_values(policy, discount=1.0)
+        value, V = (
+            self.exact_values(policy)["paper"][start],
+            {k: v[start] for k, v in exact.items()},
+        )
+        share = V["insertions"] / V["requests"]
+        return Session(value, V["app"], V["live"], V["requests"], share)
 
     def starts(self) -> Int[np.ndarray, " G"]:
         """The state in which a session of each group starts: l = 1, s = 0."""
@@ -190,9 +194,7 @@ class LiveModel:
         step = (u < DRIFT).astype(int) - (u > 1 - DRIFT)
         i = np.clip(self.interest[state] + step, 0, L - 1)
         left = draw.random(n) < self.p_leave[state]
-        day = draw.geometric(self.p_return[state]) * left
-        day[day > CHURN_AFTER] = 0
-        info = {"live_seconds": live, "video_seconds": v, "app_seconds": app, "return_day": day}
+        info = {"live_seconds": live, "video_seconds": v, "app_seconds": app}
         return self.group[state] * L * S + i * S + s, paper, left, info
 
     def observe(self, draw: np.random.Generator, state) -> Float[np.ndarray, "B 16"]:
@@ -212,8 +214,7 @@ class LiveModel:
 
         Returns arrays of length n: state (15 g + 5 l + s), group, action, mu (the probability with
         which it was taken), paper (the reward), live_seconds, video_seconds (mean of a video),
-        app_seconds, next_state, done, truncated, return_day (0 within a session and
-        for a user who churned), session, step.
+        app_seconds, next_state, done, truncated, session, step.
         Raises ValueError for n < 1, horizon < 1, or a policy that is none.
         """
         checks.whole(n=n, horizon=horizon)
