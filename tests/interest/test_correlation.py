@@ -15,9 +15,11 @@ from paperlab.interest.correlation import (
     learned,
     learned_grid,
     mutual_information,
+    recovered,
     spearman,
 )
 from paperlab.interest.tin import TIN
+from paperlab.interest.worlds.interest_sequences import interest_sequences
 
 SCHEMA = Schema(
     (
@@ -165,3 +167,33 @@ def test_fitted_decay(rate):
     assert fitted_decay(1 - 0.12 * torch.linspace(0, 1, 20)) < 1.0
     with pytest.raises(ValueError, match="at least 3 positions, got 2"):
         fitted_decay(row[:2])
+
+
+class Law(TIN):
+    """The planted law as a model's answers; its vectors are those of an untrained TIN."""
+
+    truth = None
+
+    def forward(self, batch):
+        events, target = batch.history[:, :, 1].long(), batch.ids[:, 1:2].long()
+        rank = torch.arange(events.shape[1], 0, -1).double()
+        weight = torch.from_numpy(self.truth.weight)[events, target]
+        return (weight * torch.from_numpy(self.truth.g(rank.numpy()))).sum(1)
+
+
+@pytest.mark.parametrize("most", [8, 2])
+def test_the_planted_law_is_recovered_from_its_own_answers(most):
+    log = interest_sequences(600, rate=0.7, lengths=(6, 6), categories=6, items=3, seed=1)
+    torch.manual_seed(0)
+    model = Law(log.schema, dim=4, std=1.0)
+    model.truth = log.truth
+    scores, near = recovered(model, log, most)
+    g = 0.7 ** torch.arange(6)
+    torch.testing.assert_close(near, torch.stack([4 * g, g, 0 * g]), atol=1e-4, rtol=0)
+    assert scores["answers r"] == pytest.approx(1, abs=1e-6)
+    assert scores["answers decay"] == pytest.approx(0.7, abs=0.002)
+    planted = torch.from_numpy(log.truth.weight[1:, 1:])[:, :, None] * g
+    targets = range(6) if most == 8 else (0, 3)
+    ranks = [spearman(learned_grid(model, 1, c + 1, 6)[1:], planted[:, c]) for c in targets]
+    assert scores["vectors rank"] == pytest.approx(sum(ranks) / len(ranks), abs=1e-9)
+    assert not model.training

@@ -21,7 +21,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
 
-    from ..data.store import Batch
+    from ..data.store import Batch, Log
 
 EMPTY = 1e-5  # what the authors put in the place of an empty cell
 
@@ -139,6 +139,42 @@ def effect(
         answer = logit(many._replace(history=history)).float().view(n, rows)
         columns.append((answer[1:] - answer[0]).mean(1))
     return torch.stack(columns, 1)
+
+
+def recovered(model, log: Log, most: int = 8) -> tuple[dict[str, float], Float[Tensor, "3 last"]]:
+    """How well a trained model has found the planted law of `worlds.interest_sequences`.
+
+    model: an `InterestModel`, put into evaluation mode. log: one whose test rows all have the longest
+    history, with decay in rank. most: target categories that are looked at, spread over all.
+
+    Scores, means over those targets, against w g on the grid (category of the event, position):
+    "vectors rank", Spearman's correlation of `learned_grid`; "answers r", Pearson's of `effect`, with
+    the category across the ring as the neutral one; "answers decay", `fitted_decay` of the effects of
+    the target's own category. Then those effects, in nats, of events of the own category, of the next
+    on the ring and of the one after that.
+    """
+    last, categories = log.schema.length, len(log.truth.weight) - 1
+    items = (log.schema.categorical[0].size - 1) // categories
+    every, batch = torch.arange(1, categories + 1), log.test.take(slice(0, 32))
+    g = torch.from_numpy(log.truth.g(torch.arange(1.0, last + 1).double().numpy()))
+    ids = torch.stack([items * (every - 1) + 1, every], 1)  # of one event a category
+    model.eval()
+    ranks, lines, effects = [], [], []
+    for c in range(0, categories, max(1, categories // most)):
+        planted = torch.from_numpy(log.truth.weight[1:, c + 1, None]) * g
+        asked = batch._replace(ids=ids[c].expand(len(batch.ids), 2).to(batch.ids))
+        found = effect(model, asked, ids, ids[(c + categories // 2) % categories], last)
+        ranks.append(spearman(learned_grid(model, 1, c + 1, last)[1:], planted))
+        lines.append(
+            torch.corrcoef(torch.stack([found.double().flatten(), planted.flatten()]))[0, 1]
+        )
+        effects.append(found[[(c + k) % categories for k in range(3)]])
+    near = torch.stack(effects).mean(0)
+    scores = {
+        "vectors rank": sum(ranks) / len(ranks),
+        "answers r": torch.stack(lines).mean().item(),
+    }
+    return scores | {"answers decay": fitted_decay(near[0])}, near
 
 
 def spearman(a: Num[Tensor, "*grid"], b: Num[Tensor, "*grid"]) -> float:
