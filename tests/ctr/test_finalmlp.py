@@ -5,7 +5,14 @@ import torch
 from helpers.tensors import stirred
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr.finalmlp import BilinearFusion, DualMLP, FeatureGate, FinalMLP, bilinear
+from paperlab.ctr.finalmlp import (
+    BilinearFusion,
+    DualMLP,
+    FeatureGate,
+    FinalMLP,
+    TwoMLPs,
+    bilinear,
+)
 from paperlab.data import Batch, Field, Schema
 from paperlab.nn.embedding import FeatureEmbedding
 from paperlab.nn.optim import RowAdam
@@ -241,6 +248,36 @@ def test_gates_have_tables_of_their_own_that_count_as_embedding():
     assert gated["dense"] - plain["dense"] == gates
     static = FinalMLP(SCHEMA, **SIZE).count_parameters()
     assert static["dense"] - plain["dense"] == 2 * 16
+
+
+def test_two_mlps_share_nothing():
+    """Each stream's gradients are those of its own cross-entropy; the logit is the mean of theirs."""
+    model, batch = stirred(TwoMLPs(SCHEMA, 4, widths=SIZE["widths"])).eval(), draw()
+    logits = model.fusion.terms(*model.outputs(batch))
+    torch.testing.assert_close(model(batch), (logits[:, 0] + logits[:, 1]) / 2)
+    own = [
+        (model.embed, model.streams[0], model.fusion.w1),
+        (model.other, model.streams[1], model.fusion.w2),
+    ]
+    for s, modules in enumerate(own):
+        weights = [p for m in modules for p in m.parameters()]
+        alone = torch.nn.functional.binary_cross_entropy_with_logits(
+            model.fusion.terms(*model.outputs(batch))[:, s], batch.labels[:, 0]
+        )
+        slow = torch.autograd.grad(alone, weights)
+        for one, two in zip(torch.autograd.grad(model.loss(batch), weights), slow, strict=True):
+            torch.testing.assert_close(*(g.to_dense() for g in (one, two)))
+    both = sum(p.numel() for m in (model.embed, model.other) for p in m.parameters())
+    assert model.count_parameters()["embedding"] == both
+
+
+@pytest.mark.parametrize("kind", [FinalMLP, TwoMLPs])
+def test_a_penalty_of_zero_is_none_and_one_counts_both_tables(kind):
+    model, batch = stirred(kind(SCHEMA, 4, widths=((6,), (6,)), embedding_l2=0.1)), draw()
+    tables = [m.table.weight for m in model.modules() if isinstance(m, FeatureEmbedding)]
+    penalised, model.embedding_l2 = model.loss(batch), 0.0
+    squares = sum((t.detach() ** 2).sum() for t in tables)
+    torch.testing.assert_close(penalised, model.loss(batch) + 0.05 * squares)
 
 
 def test_the_penalty_counts_every_table():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .. import checks
 from ..data.schema import Schema
@@ -172,6 +173,35 @@ class DualMLP(ClickModel):
         return self.fusion(*self.outputs(batch))
 
 
+class TwoMLPs(DualMLP):
+    """An ensemble of DualMLP's two streams, as a control: a table and a loss each, mean of logits.
+
+    The loss is the sum of the two streams' losses, so that neither learns from the other. What they
+    share is the order of rows, the learning rate and the check whose weights are kept.
+    Arguments: those of `DualMLP`; embedding_l2 counts both tables.
+    """
+
+    def __init__(self, schema: Schema, dim: int = 16, **options):
+        super().__init__(schema, dim, **options)
+        self.other = FeatureEmbedding(schema, dim, sparse=self.embed.sparse, std=self.std)
+
+    def inputs(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        return self.embed(batch).flatten(1), self.other(batch).flatten(1)
+
+    def forward(self, batch: Batch) -> Float[Tensor, " B"]:
+        return self.fusion.terms(*self.outputs(batch)).mean(1)
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        logits = self.fusion.terms(*self.outputs(batch)).float()
+        loss = sum(
+            F.binary_cross_entropy_with_logits(logits[:, s], batch.labels[:, 0]) for s in (0, 1)
+        )
+        if self.embedding_l2:
+            for embed in (self.embed, self.other):
+                loss = loss + self.embedding_l2 / 2 * embed.table.weight.square().sum()
+        return loss
+
+
 class FinalMLP(DualMLP):
     """DualMLP with a gate before each stream and a bilinear form after them.
 
@@ -179,8 +209,8 @@ class FinalMLP(DualMLP):
     contexts: names of the context fields of stream 1 and of stream 2, each may be empty; the paper
         means user fields for one and item fields for the other. gate_hidden, init_ctx_std: see
         `FeatureGate`; init_ctx_std is for the gates without context fields.
-    options: see `ClickModel`; embedding_l2 counts the gates' tables too. Raises ValueError for contexts without gates and an
-    init_ctx_std that no gate uses.
+    options: see `ClickModel`; embedding_l2 counts the gates' tables too.
+    Raises ValueError for contexts without gates and an init_ctx_std that no gate uses.
     """
 
     def __init__(

@@ -35,6 +35,13 @@ def test_logits_are_the_products_and_labels_follow_them():
     assert truth.bayes_auc == metrics.auc(torch.from_numpy(truth.logits), log.test.labels[:, 0])
 
 
+def test_over_all_pairs_no_id_has_a_mean_of_its_own():
+    truth = latent_products(3, 0.2, vocabulary=40).truth
+    products = truth.left.astype(float) @ truth.right.T
+    np.testing.assert_allclose(products.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(products.mean(1), 0, atol=1e-5)
+
+
 def test_a_field_alone_says_nothing():
     log = latent_products(16, 0.6, vocabulary=300)
     ids, labels = log.train.ids[:, 0].long(), log.train.labels[:, 0].double()

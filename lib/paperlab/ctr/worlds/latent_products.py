@@ -4,7 +4,7 @@
 
 for pairs (i, j) of a ``left`` and a ``right`` id. Each pair occurs once at most, so that what is
 held out are pairs that were never seen, of ids that were: a model has to find the vectors and to
-multiply them. Neither field says anything alone.
+multiply them. The vectors are centred over ids, so that neither field says anything alone.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def latent_products(
         raise ValueError(f"share must be in (0, 2/3], with a row to hold out, got {share}")
     plant = np.random.default_rng([seed, 1])
     left, right = plant.standard_normal((2, vocabulary, rank), dtype=np.float32)
+    left, right = left - left.mean(0), right - right.mean(0)
 
     draw = np.random.default_rng([seed, 2, data_seed])
     pair = draw.permutation(vocabulary**2)[: rows + 2 * held]
