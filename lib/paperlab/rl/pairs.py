@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .. import checks
+from .. import checks, mdp
 from .offline import States
-from .worlds import tabular
 from .worlds.funnel import NEXT_STATES, ONE_HOT, K, Z
 
 if TYPE_CHECKING:
@@ -88,8 +87,8 @@ def certainty_equivalent(
     """
     state, action, reward = (log[name] for name in ("state", "action", "reward"))
     after, going = next_states(log, next_state), np.zeros(len(state), bool)
-    P, R, _ = tabular.count(state, action, reward, after, going, K * Z, n_actions)
+    P, R, _ = mdp.count(state, action, reward, after, going, K * Z, n_actions)
     P = discount * P
-    actions = tabular.policy_iteration(P, R)
-    V = tabular.policy_values(P, R, np.eye(n_actions)[actions])
-    return actions.reshape(K, Z), tabular.action_values(P, R, V).reshape(n_actions, K, Z)
+    actions = mdp.policy_iteration(P, R)
+    V = mdp.policy_values(P, R, np.eye(n_actions)[actions])
+    return actions.reshape(K, Z), mdp.action_values(P, R, V).reshape(n_actions, K, Z)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paperlab.mdp import Choices, action_values, policy_table
 from paperlab.rl.worlds.funnel import FunnelModel
-from paperlab.rl.worlds.tabular import Choices, action_values, policy_table
 
 TEACHING, FORGETTING = FunnelModel(), FunnelModel(forgetting=0.01)
 

@@ -20,9 +20,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ... import checks
+from ...mdp import valid_actions
 from .funnel import FunnelModel
 from .live import LiveModel
-from .tabular import valid_actions
 
 if TYPE_CHECKING:
     from jaxtyping import Int

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ... import checks
-from . import tabular
-from .tabular import numbers, sigmoid
+from ... import checks, mdp
+from ...mdp import numbers, sigmoid
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -185,19 +184,19 @@ class FunnelModel:
     def exact_values(self, policy, next_state: str = "exact") -> Values:
         """Values of a policy by a linear solve.
 
-        policy: see `tabular.policy_table`; states may be [k][z] or 0..15.
+        policy: see `mdp.policy_table`; states may be [k][z] or 0..15.
         next_state: with an approximation, what a learner that uses it believes in the limit.
         """
         A, P = self.n_actions, self.transitions(next_state)
         costs = np.broadcast_to(self.boost_costs[:, None], (A, K * Z))
         each = np.stack([*self.R.reshape(3, A, K * Z), costs, self.rewards()])
-        V = tabular.policy_values(P, each, tabular.policy_table(policy, K * Z, A))
+        V = mdp.policy_values(P, each, mdp.policy_table(policy, K * Z, A))
         *tasks, cost, total = V.reshape(5, K, Z)
         return Values(total, np.stack(tasks), cost)
 
     def optimal(self, next_state: str = "exact") -> tuple[Int[np.ndarray, "K Z"], Values]:
         """The best actions [k][z], and what they are worth in the model that chose them."""
-        actions = tabular.policy_iteration(self.transitions(next_state), self.rewards())
+        actions = mdp.policy_iteration(self.transitions(next_state), self.rewards())
         return actions.reshape(K, Z), self.exact_values(actions, next_state)
 
     def myopic(self) -> Int[np.ndarray, "K Z"]:
@@ -211,7 +210,7 @@ class FunnelModel:
     def _prepare_draws(self) -> None:
         """Tables by flat indices of (state, action, outcome): taking from them is what is fast."""
         joint = self.outcomes.transpose(2, 3, 1, 0).reshape(-1, 6)  # (S A, 6)
-        self._by_cell = tabular.Choices(joint)
+        self._by_cell = mdp.Choices(joint)
         state, action, outcome = np.unravel_index(np.arange(joint.size), (K * Z, self.n_actions, 6))
         self._action = action.astype(np.uint8)
         self._after = (Z * (state // Z) + self.after[outcome, state % Z]).astype(np.uint8)
@@ -294,9 +293,9 @@ class FunnelModel:
         """
         checks.whole(n=n, steps=steps)
         draw = np.random.default_rng(seed)
-        table = tabular.policy_table(policy, K * Z, self.n_actions)
+        table = mdp.policy_table(policy, K * Z, self.n_actions)
         joint = table[..., None] * self.outcomes.transpose(2, 3, 1, 0).reshape(K * Z, -1, 6)
-        by_state = tabular.Choices(joint.reshape(K * Z, -1))  # action and outcome in one draw
+        by_state = mdp.Choices(joint.reshape(K * Z, -1))  # action and outcome in one draw
         log = {name: np.empty(n, kind) for name, kind in _COLUMNS.items()}
         pairs, block = -(-n // steps), 8192  # a block of pairs stays in the cache
         made = 0

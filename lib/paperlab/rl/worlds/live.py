@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ... import checks
-from . import tabular
-from .tabular import numbers, sigmoid
+from ... import checks, mdp
+from ...mdp import numbers, sigmoid
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -132,13 +131,11 @@ class LiveModel:
     def exact_values(self, policy, discount: float | None = None) -> dict[str, np.ndarray]:
         """Values (90,) of a policy for each of SIGNALS, by a linear solve.
 
-        policy: see `tabular.policy_table`. discount: None takes the model's; 1 counts whole
+        policy: see `mdp.policy_table`. discount: None takes the model's; 1 counts whole
         sessions, which end by themselves.
         """
         P = self.transitions(self.discount if discount is None else discount)
-        return dict(
-            zip(SIGNALS, tabular.policy_values(P, self.R, self.policy(policy)), strict=True)
-        )
+        return dict(zip(SIGNALS, mdp.policy_values(P, self.R, self.policy(policy)), strict=True))
 
     def optimal(
         self, reward: str = "paper", discount: float | None = None
@@ -147,8 +144,8 @@ class LiveModel:
         checks.one_of(REWARDS, reward=reward)
         R = self.R[REWARDS.index(reward)]
         P = self.transitions(self.discount if discount is None else discount)
-        actions = tabular.policy_iteration(P, R)
-        return actions, tabular.action_values(P, R, tabular.policy_values(P, R, np.eye(2)[actions]))
+        actions = mdp.policy_iteration(P, R)
+        return actions, mdp.action_values(P, R, mdp.policy_values(P, R, np.eye(2)[actions]))
 
     def session(self, policy) -> Session:
         """What a session yields; all but its value is undiscounted."""
@@ -166,7 +163,7 @@ class LiveModel:
 
     def policy(self, policy) -> Float[np.ndarray, "S 2"]:
         """Probabilities (90, 2) of a policy in any of its forms."""
-        return tabular.policy_table(policy, N, 2)
+        return mdp.policy_table(policy, N, 2)
 
     def begin(self, draw: np.random.Generator, n: int) -> Int[np.ndarray, " n"]:
         """First states of n sessions; groups are equally likely."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ... import checks
+from ...mdp import valid_actions
 from .funnel import FunnelModel, Z
-from .tabular import valid_actions
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import checks
-from .worlds.tabular import Counts, policy_values
+from . import checks
+from .mdp import Counts, policy_values
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -127,7 +127,7 @@ def fqe(counts: Counts, policy: Float[np.ndarray, "S A"], gamma: float) -> Float
     the value in the counted process, here by a linear solve. An action that the log never took in a
     state that it visited is left out there, and the policy's others are scaled to sum to 1.
 
-    counts: `tabular.count` of a log, undiscounted. gamma: in [0, 1).
+    counts: `mdp.count` of a log, undiscounted. gamma: in [0, 1).
     Raises ValueError where that leaves no action.
     """
     checks.inside("[0, 1)", gamma=gamma)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.rl import ope
-from paperlab.rl.worlds import tabular
+from paperlab import mdp, ope
 from paperlab.rl.worlds.live import LiveModel
 
 REWARD = np.array([1.0, 0.0, 2.0, 3.0, 1.0])
@@ -118,9 +117,7 @@ def test_estimates_meet_the_exact_value_on_a_large_log():
     order = log["trajectory"], log["step"], log["done"]
     found = ope.per_decision_wis(log["reward"], ratio, *order, 0.9)
     assert found.value == pytest.approx(exact, rel=0.02)
-    counts = tabular.count(
-        *(log[k] for k in ("state", "action", "reward", "next_state", "done")), 3, 2
-    )
+    counts = mdp.count(*(log[k] for k in ("state", "action", "reward", "next_state", "done")), 3, 2)
     assert ope.fqe(counts, pi, 0.9)[0] == pytest.approx(exact, rel=0.01)
     plain = value(P, R, mu, 0.9)[0]
     assert abs(plain - exact) / exact > 0.03  # so that the log's own return would not pass
@@ -161,7 +158,7 @@ def test_per_decision_weights_equal_a_loop_over_trajectories():
 
 def test_fqe_is_where_repeated_regression_comes_to_rest():
     P, R, pi, _ = chain(2)
-    counts, q = tabular.Counts(P, R, np.ones((2, 3), int)), np.zeros_like(R)
+    counts, q = mdp.Counts(P, R, np.ones((2, 3), int)), np.zeros_like(R)
     for _ in range(400):
         q = R + 0.9 * P @ (pi * q.T).sum(1)
     np.testing.assert_allclose(ope.fqe(counts, pi, 0.9), (pi * q.T).sum(1), atol=1e-9)
@@ -173,12 +170,12 @@ def test_fqe_leaves_out_what_the_log_never_did():
     visits = np.array([[1, 0, 4], [1, 3, 2]])  # action 0 is unknown in state 1
     kept = pi.copy()
     kept[1] = 0, 1
-    found = ope.fqe(tabular.Counts(P, R, visits), pi, 0.9)
+    found = ope.fqe(mdp.Counts(P, R, visits), pi, 0.9)
     np.testing.assert_allclose(found, value(P, R, kept, 0.9))
 
 
 def test_counting_by_hand():
-    found = tabular.count(
+    found = mdp.count(
         np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([1.0, 3, 5]), np.array([1, 0, 0]),
         np.array([False, True, False]), 2, 2,
     )  # fmt: skip
@@ -257,9 +254,9 @@ def test_weights_of_zero_say_nothing_and_are_warned_of():
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO * 0, STEP, LAST, 0.5), "step must count"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST & (WHO == 7), 0.5), "ended must be True on the last"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST | (STEP == 0), 0.5), "ended must be True on the last"),
-        (lambda: ope.fqe(tabular.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
+        (lambda: ope.fqe(mdp.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
                          np.array([[0.0, 1.0]]), 0.9), "policy must act where the log did in every state"),
-        (lambda: ope.fqe(tabular.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),
+        (lambda: ope.fqe(mdp.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),
                          np.ones((1, 1)), 1.0), r"gamma must be in \[0, 1\), got 1.0"),
     ],
 )  # fmt: skip

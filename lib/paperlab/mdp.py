@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ... import checks
+from . import checks
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
