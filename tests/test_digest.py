@@ -97,8 +97,8 @@ def test_a_changed_model_ages_the_notebooks_that_import_it():
     assert not aged("ctr/ssr.py") & {"201_tin", "501_rliv_ua", "502_sl_mgac", "601_otpo"}
     assert aged("interest/tin.py") == {"201_tin"}
     assert aged("align/otpo.py") <= {"601_otpo", "602_loss_lab"}
-    assert {"101_ssr", "102_mlcc"} <= aged("ctr/baselines/dcnv2.py")  # a baseline of both
-    assert "601_otpo" not in aged("ctr/baselines/dcnv2.py")
+    assert {"101_ssr", "102_mlcc"} <= aged("ctr/baselines/dnn.py")  # a baseline of both
+    assert "601_otpo" not in aged("ctr/baselines/dnn.py")
 
 
 SETS = digest.catalogued("""

@@ -33,7 +33,7 @@ def ledger_outcomes(root: Path, record: dict) -> list[tuple[str, str]]:
         ledger.claims(root, [record])["claim"].is_not_null()
     )
     texts = [
-        plots.markdown([{"claim": text}]).splitlines()[2].strip("| ") for text in table["claim"]
+        plots.markdown([{"claim": text}]).splitlines()[2][2:-2] for text in table["claim"]
     ]
     return list(zip(texts, table["outcome"], strict=True))
 
