@@ -32,9 +32,7 @@ def ledger_outcomes(root: Path, record: dict) -> list[tuple[str, str]]:
     table = ledger.claims(root, [record]).filter(
         ledger.claims(root, [record])["claim"].is_not_null()
     )
-    texts = [
-        plots.markdown([{"claim": text}]).splitlines()[2][2:-2] for text in table["claim"]
-    ]
+    texts = [plots.markdown([{"claim": text}]).splitlines()[2][2:-2] for text in table["claim"]]
     return list(zip(texts, table["outcome"], strict=True))
 
 
