@@ -41,7 +41,7 @@ def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
     from lightning import seed_everything
 
     seed_everything(seed, verbose=False)
-    torch.set_num_threads(threads)
+    threads = machine.use_threads(threads)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(f"{notebook}: {device}, {threads} threads, torch {torch.__version__.split('+')[0]}")
     return Record(notebook, threads, device)
