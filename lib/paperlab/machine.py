@@ -20,6 +20,20 @@ def describe() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
+def use_threads(count: int) -> int:
+    """Let torch use ``count`` threads, or as many as OpenMP's own limit allows; returns how many.
+
+    oneDNN divides a bf16 product among torch's threads. Where OMP_THREAD_LIMIT grants fewer, nobody
+    computes the rest: the product holds whatever the memory held before.
+    """
+    import torch
+
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    count = min(count, int(limit)) if limit.isdigit() and int(limit) else count
+    torch.set_num_threads(count)
+    return count
+
+
 def peak_memory_mb() -> float:
     """The most memory that this process has held so far, in MB.
 

@@ -50,7 +50,7 @@ def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
     if limit.isdecimal() and threads > int(limit):
         raise ValueError(f"threads must be at most OMP_THREAD_LIMIT, {limit}: unset it")
     seed_everything(seed, verbose=False)
-    torch.set_num_threads(threads)
+    threads = machine.use_threads(threads)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     print(f"{notebook}: {device}, {threads} threads, torch {torch.__version__.split('+')[0]}")
     return Record(notebook, threads, device)

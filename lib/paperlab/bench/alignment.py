@@ -20,6 +20,7 @@ from ..align import otpo
 from ..align.tuning import PreferenceTuning
 from ..lm.preferences import BYTES, Pair, Preferences
 from ..lm.tiny_lm import TinyLM
+from ..machine import use_threads
 
 PAIRS, PROMPT, TOKENS, DIM, THREADS = 8, 64, 256, 128, 2
 EPSILONS = (1.0, 0.1)  # the authors' two settings
@@ -32,7 +33,7 @@ def measure(rounds: int = 9) -> dict:
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
     return {
         "pairs": PAIRS,
         "tokens": TOKENS,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from .. import loop
 from ..data.store import Log
+from ..machine import use_threads
 from .criteo_shaped import criteo_shaped
 from .training import BATCH_SIZE, IDS, MODELS, ROWS, THREADS, build
 
@@ -30,7 +30,7 @@ def print_profile(name: str, log: Log | None = None, top: int = 12) -> None:
     """
     name = model_name(name)
     log = log or criteo_shaped(rows=ROWS, ids=IDS, seed=0)
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
     few = log.valid.rows(slice(1000))
     log = replace(log, valid=few, test=few)  # scoring is not what is asked about
     model = build(name, log.schema, 0)

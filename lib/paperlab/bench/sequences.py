@@ -18,7 +18,7 @@ import torch
 from ..data.schema import Schema
 from ..data.store import open_store, save
 from ..interest.worlds.interest_sequences import interest_sequences
-from ..machine import peak_memory_mb
+from ..machine import peak_memory_mb, use_threads
 from ..nn.click import ClickModel
 from .training import OPENMP_SPIN, THREADS, alone
 
@@ -117,7 +117,7 @@ def train_ours(name: str, folder: str, seed: int, epochs: int = 1) -> dict[str, 
     """`paperlab.loop.fit` on a stored log: seconds, rows, test AUC."""
     from .. import loop
 
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
     log = open_store(Path(folder))
     model = build(name, log.schema, seed)
     done = loop.fit(model, log, batch_size=BATCH_SIZE, epochs=epochs, seed=seed)
@@ -129,7 +129,7 @@ def train_theirs(folder: str, seed: int, workers: int) -> dict[str, float]:
     """One epoch of FuxiCTR's DIN from the weights of ours."""
     from . import fuxictr_din as peer
 
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
     log = open_store(Path(folder))
     theirs = peer.DIN(log.schema, DIM, LR, ATTENTION, WIDTHS)
     return peer.train(

@@ -21,6 +21,7 @@ import torch
 
 from ..data.schema import Schema
 from ..data.store import open_store, save
+from ..machine import use_threads
 from ..nn.click import ClickModel
 
 MODELS = ("LR", "FM", "DeepFM", "DCNv2", "FinalMLP", "MaskNet")
@@ -122,7 +123,7 @@ def train_ours(name: str, folder: str, seed: int) -> dict[str, float]:
     """One epoch with `paperlab.loop.fit` on a stored log: seconds, rows, test AUC."""
     from .. import loop
 
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
     log = open_store(Path(folder))
     done = loop.fit(build(name, log.schema, seed), log, batch_size=BATCH_SIZE, seed=seed)
     rows = round(done.samples_per_second * done.seconds)
@@ -133,7 +134,7 @@ def train_theirs(name: str, folder: str, seed: int, workers: int) -> dict[str, f
     """The same from the same weights in FuxiCTR."""
     from . import fuxictr as peer
 
-    torch.set_num_threads(THREADS)
+    use_threads(THREADS)
     log = open_store(Path(folder))
     ours = build(name, log.schema, seed)
     theirs = getattr(peer, name)(log.schema, **settings(name, log.schema))

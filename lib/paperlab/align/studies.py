@@ -1,0 +1,247 @@
+"""Studies of preference tuning on pairs whose truth is known, and on real pairs.
+
+Every study gives one row per method and seed. All methods start from one language model that has read
+both responses of every training pair, and share its reference, the pairs, their order, the epochs and
+the learning rates that are tried; validation pairs choose the rate and the epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks, loop, metrics, trials
+from ..lm.preferences import Preferences
+from ..lm.tiny_lm import TinyLM
+from ..lm.training import SupervisedTuning
+from . import losses, otpo
+from .tuning import PreferenceTuning
+from .worlds.toys import KeyTokens, decisive_pairs, shared_pairs
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+CPU = {"batch_size": 32, "precision": "32-true", "accelerator": "cpu"}
+LONGEST = 48  # tokens of a sampled response
+TESTED = 500  # test pairs of `key_tokens`; the other parts are smaller
+
+
+def read(data: Preferences, seed: int, dim: int = 32, layers: int = 2, **options) -> TinyLM:
+    """A small language model that has read both responses of every pair three times."""
+    torch.manual_seed(seed)
+    module = SupervisedTuning(TinyLM(data.vocabulary, dim, layers, heads=2), both=True, lr=0.003)
+    loop.fit(module, data, epochs=3, seed=seed, **CPU | options)
+    return module.policy
+
+
+def tuned(
+    policy: nn.Module,
+    train: Preferences,
+    valid: Preferences,
+    methods: Mapping[str, dict],
+    seed: int,
+    rates: Iterable[float] = (1e-3,),
+    **options,
+) -> Iterator[tuple[dict, PreferenceTuning]]:
+    """Rows of `trials.compare` and the modules, each of which tuned a copy of ``policy``.
+
+    methods: name -> arguments of `PreferenceTuning`. options: passed to `loop.fit`.
+    """
+    first = PreferenceTuning(policy)
+    parts = loop.Parts(first.refer(train), first.refer(valid))
+
+    def builder(arguments: dict):
+        return lambda data, width: PreferenceTuning(copy.deepcopy(policy), **arguments)
+
+    builders = {name: builder(arguments) for name, arguments in methods.items()}
+    chosen_by = ("rewards/accuracies", "higher")
+    options = {"rates": tuple(rates), "metric": chosen_by} | CPU | options
+    yield from trials.compare(builders, parts, seeds=[seed], **options)
+
+
+def log_ratios(
+    module: PreferenceTuning, before: dict[str, Tensor], data: Preferences
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Plain log-ratios of chosen and rejected responses, and the margin in the method's own weights.
+
+    before: `PreferenceTuning.rewards` of the same pairs under the policy at its start.
+    """
+    now = module.rewards(data, 128)
+    chosen, rejected = (now[f"logp_{side}"] - before[f"logp_{side}"] for side in losses.SIDES)
+    return chosen, rejected, now["own_chosen"] - now["own_rejected"]
+
+
+def shared(test: Preferences, *others: Preferences) -> int:
+    """How many test pairs have the prompt and both responses, in either order, of a pair in others."""
+    key = lambda p: (p.prompt, frozenset((p.chosen, p.rejected)))  # noqa: E731
+    known = {key(p) for data in others for p in data.pairs}
+    return sum(key(p) in known for p in test.pairs)
+
+
+def by_length(data: Preferences, right: Float[Tensor, " N"]) -> dict[str, float]:
+    """Accuracy of the rivals that know nothing but length; a tie is half right.
+
+    right: 1 where the chosen response is the better one, -1 where it is not, 0 for neither: left out.
+    """
+    longer = torch.tensor([len(p.chosen) - len(p.rejected) for p in data.pairs]).sign()
+    share = ((longer * right)[right != 0].double().mean().item() + 1) / 2
+    return {"the longer": share, "the shorter": 1 - share, "coin": 0.5}
+
+
+def key_tokens(
+    methods: Mapping[str, dict], cue: float, pairs: int, seed: int, **options
+) -> tuple[list[dict], list[dict], dict[str, float]]:
+    """What methods learn of length when it is a spurious cue: their rows, rivals' rows, facts.
+
+    Rows hold, on test pairs without a cue, ``accuracy`` of the plain log-ratios s and ``own
+    accuracy``; ``slope`` = (s_long - s_short) / (difference in length) at equal content, in nats per
+    token; ``length``: tokens of sampled responses, at most `LONGEST`. facts: ``shared`` test pairs,
+    and the share of ``wrong labels`` among training pairs of unequal rewards.
+    cue: in [-1, 1]; options: those of `tuned`.
+    """
+    task = KeyTokens(cue=cue)
+    sizes = ((pairs, 0), (TESTED // 4, 1))
+    train, valid = (task.pairs(count, 4 * seed + k) for count, k in sizes)
+    test = KeyTokens().pairs(TESTED, 4 * seed + 2)
+    probe = KeyTokens().probe(TESTED // 4, 4 * seed + 3)
+    truth = torch.tensor([p.truth.margin for p in test.pairs]).sign()
+    labels = torch.tensor([p.truth.margin for p in train.pairs])
+    facts = {"shared": shared(test, train, valid)}
+    facts["wrong labels"] = (labels[labels != 0] < 0).double().mean().item()
+    rivals = by_length(test, truth).items()
+    rivals = [{"model": m, "cue": cue, "seed": seed, "accuracy": a} for m, a in rivals]
+    start = read(train, seed)
+    before = [PreferenceTuning(start).rewards(data, 128) for data in (test, probe)]
+    prompts = torch.tensor([p.prompt for p in test.pairs[:64]])
+    rows = []
+    for row, module in tuned(start, train, valid, methods, seed, **options):
+        chosen, rejected, own = log_ratios(module, before[0], test)
+        long, short, _ = log_ratios(module, before[1], probe)
+        draw = torch.Generator().manual_seed(seed)
+        said = module.policy.sample(prompts, LONGEST, stop=train.eos, generator=draw)
+        slope = (long - short).mean().item() / (task.highest - task.lowest)
+        rows.append(
+            {
+                **{k: row[k] for k in ("model", "seed", "lr", "edge", "dense")},
+                "cue": cue,
+                "accuracy": _agree(chosen - rejected, truth),
+                "own accuracy": _agree(own, truth),
+                "slope": slope,
+                "size of slope": abs(slope),
+                "length": (said != train.eos).sum(1).double().mean().item(),
+            }
+        )
+    return rows, rivals, facts
+
+
+def decisive(methods: Mapping[str, dict], pairs: int, seed: int, **options) -> list[dict]:
+    """What methods learn of pairs that differ in one decisive token of the chosen response.
+
+    Rows hold, on unseen pairs, ``accuracy``; ``chosen``: the chosen response's change of log pi, in
+    nats; ``margin``; and the mean weights of the decisive token (``weight``) and of the ``others``,
+    by the states of the policy at its start.
+    """
+    parts = [(pairs, 0), (TESTED // 4, 1), (TESTED // 2, 2)]
+    train, valid, test = (decisive_pairs(count, seed=4 * seed + k) for count, k in parts)
+    start, marks = read(train, seed), torch.tensor([p.truth.marks[0] for p in test.pairs])
+    before, batch = PreferenceTuning(start).rewards(test, 128), test.take(range(len(test)))
+    with torch.no_grad():
+        hidden, mask = start(batch.ids).hidden, batch.mask[:, 1:]
+    rows = []
+    for row, module in tuned(start, train, valid, methods, seed, **options):
+        chosen, rejected, _ = log_ratios(module, before, test)
+        weights, _ = module.weigh(hidden, mask)
+        weights = mask.float() if weights is None else weights
+        weights = weights[: len(test)][mask[: len(test)]].view(marks.shape)
+        rows.append(
+            {
+                **{k: row[k] for k in ("model", "seed", "lr", "edge")},
+                "accuracy": (chosen > rejected).double().mean().item(),
+                "chosen": chosen.mean().item(),
+                "margin": (chosen - rejected).mean().item(),
+                "weight": weights[marks].mean().item(),
+                "others": weights[~marks].mean().item(),
+            }
+        )
+    return rows
+
+
+def shared_words(
+    pairs: int, seed: int, grid: Iterable[float] = (0.01, 0.03, 0.1, 0.3, 1.0), common: int = 10
+) -> tuple[list[dict], TinyLM, Preferences]:
+    """Whether OTPO's weights find the words that both responses share; the model and pairs used.
+
+    States are ``planted`` (a shared word has one random state in both responses), or those of a model
+    that has read the pairs: ``predictor`` or ``token`` (`otpo.token_states`). Rows hold the ``auc`` of
+    the weight for a shared word, within each of at most 100 chosen responses, and its ``spread``,
+    standard deviation over mean, for each ``eps_1`` of the grid.
+    """
+    checks.whole(pairs=pairs, common=common)
+    data = shared_pairs(pairs, common, chosen_only=common, rejected_only=common // 2, seed=seed)
+    model, few = read(data, seed), data.subset(range(min(100, pairs)))
+    batch = few.take(range(len(few)))
+    marks = [torch.tensor([p.truth.marks[side] for p in few.pairs]) for side in (0, 1)]
+    with torch.no_grad():
+        hidden = model(batch.ids).hidden
+    masks = batch.mask[:, 1:].chunk(2)
+    given = {k: (*otpo.token_states(hidden, k).chunk(2), *masks) for k in ("predictor", "token")}
+    draw = torch.Generator().manual_seed(seed)
+    states = [torch.randn(*m.shape, 64, generator=draw) for m in marks]
+    same = torch.randn(len(few) * common, 64, generator=draw)
+    for state, mark in zip(states, marks, strict=True):
+        state[mark] = same
+    given["planted"] = (*states, *(torch.ones_like(m) for m in marks))
+    label, rows = marks[0].flatten(), []
+    group = torch.arange(len(few)).repeat_interleave(marks[0].shape[1])
+    for kind, tensors in given.items():
+        for eps in grid:
+            weights = otpo.token_weights(*tensors, reg=eps).chosen[tensors[2]]
+            auc = metrics.gauc(weights, label.long(), group)
+            spread = (weights.std() / weights.mean()).item()
+            row = {"states": kind, "seed": seed, "eps_1": eps, "auc": auc, "spread": spread}
+            rows.append(row)
+    return rows, model, few
+
+
+def real_pairs(
+    methods: Mapping[str, dict],
+    train: Preferences,
+    valid: Preferences,
+    test: Preferences,
+    policy: nn.Module,
+    seed: int,
+    **options,
+) -> list[dict]:
+    """Methods and length rivals on pairs whose label is all that is known of them.
+
+    ``slope``: the least-squares slope of the plain margin on the difference in length, in nats per
+    token. Raises ValueError where a test pair is a training or validation pair too.
+    """
+    if count := shared(test, train, valid):
+        raise ValueError(
+            f"{count} test pairs are training or validation pairs too: split by prompt"
+        )
+    base = {"log": test.name, "seed": seed}
+    every = by_length(test, torch.ones(len(test))).items()
+    rows = [base | {"model": m, "accuracy": a, "own accuracy": a} for m, a in every]
+    longer = torch.tensor([len(p.chosen) - len(p.rejected) for p in test.pairs]).double()
+    away = longer - longer.mean()
+    before = PreferenceTuning(policy).rewards(test, 128)
+    for row, module in tuned(policy, train, valid, methods, seed, **options):
+        chosen, rejected, own = log_ratios(module, before, test)
+        margin = (chosen - rejected).double()
+        kept = {k: row[k] for k in ("model", "lr", "edge", "dense")}
+        kept |= {"accuracy": (margin > 0).double().mean().item()}
+        kept |= {"own accuracy": (own > 0).double().mean().item()}
+        kept |= {"slope": (margin @ away / away.square().sum()).item(), "test pairs": len(test)}
+        rows.append(base | kept | {"chosen log-ratio": chosen.mean().item()})
+    return rows
+
+
+def _agree(score: Float[Tensor, " N"], truth: Float[Tensor, " N"]) -> float:
+    """How often a score's sign is the truth's, where the truth has one."""
+    return (score.sign() == truth)[truth != 0].double().mean().item()
