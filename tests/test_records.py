@@ -250,11 +250,3 @@ def test_a_reference_is_shown_with_its_provenance(tmp_path, monkeypatch, capsys)
     records.show_claims(None)
     records.show_claims(record | {"verdicts": [{"text": "old", "outcome": "partly"}]})
     assert capsys.readouterr().out == "'old' was recorded before the engine\n"
-
-
-def test_more_threads_than_openmp_allows_are_refused(monkeypatch):
-    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
-    with pytest.raises(ValueError, match="at most OMP_THREAD_LIMIT, 1: unset it"):
-        records.start("101_small", threads=2)
-    with pytest.raises(ValueError, match="threads must be at least 1"):
-        records.start("101_small", threads=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -37,18 +36,11 @@ COLUMNS = (
 
 
 def start(notebook: str, seed: int = 0, threads: int = 2) -> Record:
-    """Seed everything, pin the threads, find the device; prints one line.
-
-    threads: >= 1. Raises ValueError where OMP_THREAD_LIMIT allows fewer: torch's bf16 products are
-    then wrong without a word, since the threads that they are shared between do not all run.
-    """
+    """Seed everything, pin the threads, find the device; prints one line. threads >= 1."""
     import torch
     from lightning import seed_everything
 
     checks.whole(threads=threads)
-    limit = os.environ.get("OMP_THREAD_LIMIT", "")
-    if limit.isdecimal() and threads > int(limit):
-        raise ValueError(f"threads must be at most OMP_THREAD_LIMIT, {limit}: unset it")
     seed_everything(seed, verbose=False)
     threads = machine.use_threads(threads)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
