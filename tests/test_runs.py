@@ -147,7 +147,7 @@ def test_refresh_leaves_clean_counts_and_no_widget_state(tmp_path):
         (["run", "nothing"], 2, "no notebook 'nothing'"),
         (["run", "ssr", "--set", "seeds"], 2, "write --set NAME=VALUE"),
         (["run", "ssr", "--set", "epochs=0"], 2, "epochs takes int in 1..50"),
-        (["run", "ssr", "--profile", "huge"], 2, "it has: quick, full, gpu"),
+        (["run", "ssr", "--profile", "huge"], 2, "it has: quick, full"),
         (["data", "nothing"], 2, "no data set 'nothing'"),
         (["keep", "data/runs/nothing"], 2, "no record"),
     ],
