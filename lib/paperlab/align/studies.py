@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, loop, metrics, trials
-from ..lm.preferences import Preferences
+from ..lm.preferences import Preferences, load
 from ..lm.tiny_lm import TinyLM
 from ..lm.training import SupervisedTuning
+from ..lm.words import in_words
 from . import losses, otpo
 from .tuning import PreferenceTuning
 from .worlds.toys import KeyTokens, decisive_pairs, shared_pairs
@@ -82,20 +83,22 @@ def shared(test: Preferences, *others: Preferences) -> int:
     return sum(key(p) in known for p in test.pairs)
 
 
-def by_length(data: Preferences, right: Float[Tensor, " N"]) -> dict[str, float]:
-    """Accuracy of the rivals that know nothing but length; a tie is half right.
+def trivial(data: Preferences, right: Float[Tensor, " N"], seed: int) -> dict[str, float]:
+    """Accuracy of rivals that know nothing but length, a tie being half right, and of a coin.
 
     right: 1 where the chosen response is the better one, -1 where it is not, 0 for neither: left out.
     """
     longer = torch.tensor([len(p.chosen) - len(p.rejected) for p in data.pairs]).sign()
     share = ((longer * right)[right != 0].double().mean().item() + 1) / 2
-    return {"the longer": share, "the shorter": 1 - share, "coin": 0.5}
+    draw = torch.Generator().manual_seed(seed)
+    coin = torch.randint(2, (int((right != 0).sum()),), generator=draw).double().mean().item()
+    return {"the longer": share, "the shorter": 1 - share, "coin": coin}
 
 
 def key_tokens(
     methods: Mapping[str, dict], cue: float, pairs: int, seed: int, **options
-) -> tuple[list[dict], list[dict], dict[str, float]]:
-    """What methods learn of length when it is a spurious cue: their rows, rivals' rows, facts.
+) -> tuple[list[dict], dict[str, float]]:
+    """What methods learn of length when it is a spurious cue; `trivial` rivals; facts.
 
     Rows hold, on test pairs without a cue, ``accuracy`` of the plain log-ratios s and ``own
     accuracy``; ``slope`` = (s_long - s_short) / (difference in length) at equal content, in nats per
@@ -112,12 +115,14 @@ def key_tokens(
     labels = torch.tensor([p.truth.margin for p in train.pairs])
     facts = {"shared": shared(test, train, valid)}
     facts["wrong labels"] = (labels[labels != 0] < 0).double().mean().item()
-    rivals = by_length(test, truth).items()
-    rivals = [{"model": m, "cue": cue, "seed": seed, "accuracy": a} for m, a in rivals]
     start = read(train, seed)
     before = [PreferenceTuning(start).rewards(data, 128) for data in (test, probe)]
     prompts = torch.tensor([p.prompt for p in test.pairs[:64]])
-    rows = []
+    empty = dict.fromkeys(("lr", "edge", "dense", "slope", "size of slope", "length"))
+    rows = [
+        {"model": m, "seed": seed, "cue": cue, "accuracy": a, "own accuracy": a, **empty}
+        for m, a in trivial(test, truth, seed).items()
+    ]
     for row, module in tuned(start, train, valid, methods, seed, **options):
         chosen, rejected, own = log_ratios(module, before[0], test)
         long, short, _ = log_ratios(module, before[1], probe)
@@ -135,7 +140,18 @@ def key_tokens(
                 "length": (said != train.eos).sum(1).double().mean().item(),
             }
         )
-    return rows, rivals, facts
+    return rows, facts
+
+
+def cue_effect(rows: Iterable[dict]) -> list[dict]:
+    """What the cue added to each slope of `key_tokens`: that at the largest cue minus that at none."""
+    slope = {(r["cue"], r["model"], r["seed"]): r["slope"] for r in rows if r["slope"] is not None}
+    top = max(cue for cue, *_ in slope)
+    return [
+        {"model": model, "seed": seed, "added slope": value - slope[0.0, model, seed]}
+        for (cue, model, seed), value in slope.items()
+        if cue == top
+    ]
 
 
 def decisive(methods: Mapping[str, dict], pairs: int, seed: int, **options) -> list[dict]:
@@ -207,6 +223,31 @@ def shared_words(
     return rows, model, few
 
 
+def real_parts(
+    name: str, seed: int, most: int, checkpoint: str = "", longest: int = 96
+) -> tuple[Preferences, Preferences, Preferences, nn.Module]:
+    """Training, validation and test pairs of a catalogued set, and the policy at its start.
+
+    Text becomes words; pairs with a response above ``longest`` tokens are left out, prompts keep
+    their last 48. Parts are split by prompt. most: training pairs, at most.
+    checkpoint: a Hugging Face model that gets LoRA, with its own tokenizer, in place of a `TinyLM`.
+    """
+    better = (
+        {"per_prompt": 12, "least": 0.1} if "alpaca" in name else {}
+    )  # clear answers, few a prompt
+    data, policy = load(name, **better), None
+    if checkpoint:
+        from ..lm.hub import add_lora, load_checkpoint, tokenise
+
+        policy = load_checkpoint(checkpoint)
+        data, policy = tokenise(data, policy.tokenizer), add_lora(policy)
+    data = data if checkpoint else in_words(data)
+    short = [k for k, p in enumerate(data.pairs) if max(len(p.chosen), len(p.rejected)) <= longest]
+    train, valid, test = data.subset(short).truncated(48, longest).split(seed, (0.7, 0.1, 0.2))
+    train = train.subset(range(min(most, len(train))))
+    return train, valid, test, read(train, seed, dim=64) if policy is None else policy
+
+
 def real_pairs(
     methods: Mapping[str, dict],
     train: Preferences,
@@ -226,8 +267,8 @@ def real_pairs(
             f"{count} test pairs are training or validation pairs too: split by prompt"
         )
     base = {"log": test.name, "seed": seed}
-    every = by_length(test, torch.ones(len(test))).items()
-    rows = [base | {"model": m, "accuracy": a, "own accuracy": a} for m, a in every]
+    every = trivial(test, torch.ones(len(test)), seed).items()
+    rows = [{**base, "model": m, "accuracy": a, "own accuracy": a, "slope": None} for m, a in every]
     longer = torch.tensor([len(p.chosen) - len(p.rejected) for p in test.pairs]).double()
     away = longer - longer.mean()
     before = PreferenceTuning(policy).rewards(test, 128)

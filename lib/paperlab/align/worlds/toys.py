@@ -1,134 +1,16 @@
-"""Preferences whose truth is known: an enumerable problem and three kinds of token pairs.
+"""Token pairs whose truth is known: three kinds of preferences.
 
-`Enumerable` lists every response, so that the policy that is best under a KL leash is exact. The
-generators of pairs return `Preferences` whose pairs carry a `PairTruth`: the logit of their label and
-which tokens matter.
+The generators return `Preferences` whose pairs carry a `PairTruth`: the logit of their label and which
+tokens matter.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from ...lm.preferences import Pair, PairTruth, Preferences
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-
-MOST_RESPONSES = 4096
-
-
-@dataclass(frozen=True)
-class Enumerable:
-    """Every response of ``length`` symbols to each of P prompts, with its reward and reference.
-
-    responses: symbols. reward: r*(x, y) in nats. reference: log pi_ref(y | x); its exponentials sum to
-    1 over the responses of a prompt.
-    """
-
-    responses: Int[Tensor, "R length"]
-    reward: Float[Tensor, "P R"]
-    reference: Float[Tensor, "P R"]
-    symbols: int
-
-    def optimum(self, beta: float) -> Float[Tensor, "P R"]:
-        """log pi*, pi* ~ pi_ref exp(r* / beta): the best of `value` reward - beta KL. beta > 0."""
-        if not beta > 0:
-            raise ValueError(f"beta must be above 0, got {beta}")
-        return (self.reference + self.reward / beta).log_softmax(1)
-
-    def value(self, logp: Float[Tensor, "P R"]) -> tuple[Tensor, Tensor]:
-        """Expected reward and KL(pi || pi_ref) of a policy, both in nats, means over prompts."""
-        p = logp.exp()
-        return (p * self.reward).sum(1).mean(), self.kl(logp, self.reference)
-
-    @staticmethod
-    def kl(logp: Float[Tensor, "P R"], other: Float[Tensor, "P R"]) -> Float[Tensor, ""]:
-        """KL(p || other) in nats, mean over prompts."""
-        return F.kl_div(other, logp, reduction="none", log_target=True).sum(1).mean()
-
-    def preference(self) -> Float[Tensor, "P R R"]:
-        """Bradley-Terry's P(response i beats response j | x) = sigma(r*_i - r*_j)."""
-        return torch.sigmoid(self.reward[:, :, None] - self.reward[:, None, :])
-
-    def sample(self, pairs: int, seed: int = 0, sharpness: float = 1.0) -> Int[Tensor, "pairs 3"]:
-        """Rows (prompt, chosen, rejected): two different responses from the reference, labelled.
-
-        sharpness > 0: the label's logit is sharpness times the difference of rewards; large is near
-        deterministic. Raises ValueError for pairs < 1 or sharpness <= 0.
-        """
-        if pairs < 1 or not sharpness > 0:
-            raise ValueError(f"pairs must be >= 1 and sharpness above 0, got {pairs}, {sharpness}")
-        draw = torch.Generator().manual_seed(seed)
-        x = torch.randint(len(self.reward), (pairs,), generator=draw)
-        both = torch.multinomial(self.reference.exp()[x], 2, generator=draw)
-        gap = sharpness * self.reward[x].gather(1, both).diff(dim=1).squeeze(1)
-        second = torch.rand(pairs, generator=draw) < torch.sigmoid(gap)
-        both = torch.where(second[:, None], both.flip(1), both)
-        return torch.cat([x[:, None], both], 1)
-
-    def tokens(self, index: Int[Tensor, "pairs 3"]) -> Preferences:
-        """Rows of `sample` as pairs of tokens; the prompt is one symbol of its own."""
-        words, pairs = self.responses.tolist(), []
-        symbols = self.symbols + len(self.reward)
-        for x, won, lost in index.tolist():
-            margin = (self.reward[x, won] - self.reward[x, lost]).item()
-            marks = ((False,) * (len(words[0]) + 1),) * 2
-            chosen, rejected = ((*words[k], symbols) for k in (won, lost))
-            pairs.append(Pair((self.symbols + x,), chosen, rejected, PairTruth(margin, marks)))
-        names = [chr(97 + v) for v in range(self.symbols)]
-        names += [f"x{p}" for p in range(len(self.reward))]
-        return Preferences("enumerable", tuple(pairs), symbols, tuple(names))
-
-
-def enumerable(
-    prompts: int = 4,
-    symbols: int = 4,
-    length: int = 4,
-    strength: float = 1.0,
-    spread: float = 1.0,
-    seed: int = 0,
-) -> Enumerable:
-    """A drawn `Enumerable` in float64.
-
-    The reference is autoregressive, with logits N(0, spread^2) after every prefix. The reward adds a
-    table of (place, symbol) for each prompt and one of neighbouring symbols for all; over a prompt's
-    responses it has mean 0 and standard deviation ``strength``.
-    prompts, length >= 1; 2 <= symbols <= 26; symbols ** length <= 4096; strength, spread >= 0.
-    """
-    if prompts < 1 or length < 1 or not 2 <= symbols <= 26 or symbols**length > MOST_RESPONSES:
-        raise ValueError(
-            f"symbols ** length must be at most {MOST_RESPONSES}, with 2..26 symbols and length and "
-            f"prompts at least 1, got {symbols} ** {length}, {prompts} prompts"
-        )
-    if min(strength, spread) < 0:
-        raise ValueError(f"strength and spread must be at least 0, got {strength}, {spread}")
-    draw = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=draw, dtype=torch.float64)
-
-    every = torch.arange(symbols**length)
-    places = symbols ** torch.arange(length - 1, -1, -1)
-    responses = every[:, None] // places % symbols
-    reference = torch.zeros(prompts, len(every), dtype=torch.float64)
-    place, neighbour = normal(prompts, length, symbols), normal(symbols, symbols)
-    reward = neighbour[responses[:, :-1], responses[:, 1:]].sum(1).repeat(prompts, 1)
-    for t in range(length):
-        after = (spread * normal(prompts, symbols**t, symbols)).log_softmax(-1)
-        reference += after.flatten(1)[:, every // places[t]]
-        reward += place[:, t, responses[:, t]]
-    reward = reward - reward.mean(1, keepdim=True)
-    reward = strength * reward / reward.std(1, correction=0, keepdim=True)
-    return Enumerable(responses, reward, reference, symbols)
-
-
-# Pairs of tokens -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
