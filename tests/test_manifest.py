@@ -1,6 +1,7 @@
 """Manifests: read as typed values, refused in one line that names file and key."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -142,10 +143,11 @@ def test_a_committed_manifest_names_what_there_is(found):
         assert importlib.util.find_spec(f"paperlab.{found.module}")
         assert found.module.split(".")[0] == found.family
     assert found.measured.keys() <= {"quick", *found.profiles}
-    assert found.profiles.keys() >= {
-        p.stem.removeprefix(f"{found.stem}_")
-        for p in (ROOT / "data/reference").glob(f"{found.stem}_*.json")
-    }
+    paths = (ROOT / "data/reference").glob(f"{found.stem}_*.json")
+    judged = [
+        p for p in paths if "tables" in json.loads(p.read_text())
+    ]  # others are of earlier profiles
+    assert found.profiles.keys() >= {p.stem.removeprefix(f"{found.stem}_") for p in judged}
 
 
 def test_a_method_has_the_colour_of_its_manifest_and_any_other_name_one_of_its_own():
