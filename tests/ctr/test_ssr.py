@@ -356,7 +356,8 @@ def test_one_view_of_everything_is_a_dense_layer():
 
 
 def test_without_inhibition_each_view_is_an_mlp():
-    layer, x = SSRLayer("dynamic", 10, 3, 4, 6, alpha0=0.0), seeded(5, 10)
+    layer = SSRLayer("dynamic", 10, 3, 4, 6, alpha0=0.0).double()
+    x = seeded(5, 10).double()
     views = []
     for i in range(3):
         mlp = torch.nn.Sequential(
@@ -365,13 +366,13 @@ def test_without_inhibition_each_view_is_an_mlp():
             torch.nn.Linear(6, 4),
             torch.nn.GELU(),
             torch.nn.LayerNorm(4),
-        )
+        ).double()  # LayerNorm over 4 units magnifies what float32 rounds
         with torch.no_grad():
             mlp[0].weight.copy_(layer.filter.project.weight[6 * i : 6 * i + 6])
             mlp[2].weight.copy_(layer.fusion[0].weight[i].T)
             mlp[2].bias.copy_(layer.fusion[0].bias[i])
         views.append(mlp(x))
-    torch.testing.assert_close(layer(x), torch.cat(views, 1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer(x), torch.cat(views, 1), rtol=1e-9, atol=1e-9)
 
 
 def test_weights_start_glorot_normal_view_by_view():
