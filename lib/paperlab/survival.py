@@ -1,6 +1,6 @@
-"""Times until an event that some runs never reach: Kaplan-Meier and the log-rank test.
+"""Times until an event that some runs never reach: the log-rank test.
 
-Sources: Kaplan and Meier 1958; Mantel 1966; the hazard ratio is Peto's (Peto and Peto 1972).
+Sources: Mantel 1966; the hazard ratio is Peto's (Peto and Peto 1972).
 """
 
 from __future__ import annotations
@@ -41,15 +41,3 @@ def log_rank(
     if not variance or events < FEWEST or n < FEWEST:
         return Student(np.nan, np.inf, 1.0, n)
     return Student((observed - expected) / variance, variance**-0.5, events - 2.0, n)
-
-
-def median_time(times: Num[np.ndarray, " n"], reached: Bool[np.ndarray, " n"]) -> float:
-    """Kaplan-Meier's median time until the event, inf where fewer than half reach it."""
-    from scipy.stats import CensoredData, ecdf
-
-    times, reached = np.asarray(times, float), np.asarray(reached, bool)
-    if not reached.any():
-        return float("inf")
-    curve = ecdf(CensoredData.right_censored(times, ~reached)).sf
-    under = curve.quantiles[curve.probabilities <= 0.5]
-    return float(under[0]) if len(under) else float("inf")

@@ -6,7 +6,8 @@ Importing this registers ``UserAuthorFunnel-v0`` and ``LiveAlloc-v0`` with Gymna
 begins, moves and looks:
 
     begin(draw, n) -> states (n,)
-    advance(draw, states, actions) -> next states, rewards, terminated, info of arrays
+    advance(draw, states, actions) -> next states, rewards, terminated, info of arrays; ValueError
+        for actions outside 0..world.n_actions-1
     observe(draw, states) -> float32 (n, world.observed) within world.limits
 """
 
@@ -20,7 +21,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ... import checks
-from ...mdp import valid_actions
 from .funnel import FunnelModel
 from .live import LiveModel
 
@@ -58,7 +58,6 @@ class WorldVectorEnv(VectorEnv):
 
     def step(self, actions: Int[np.ndarray, " B"]):
         draw, fresh = self.np_random, self._over
-        actions = valid_actions(actions, (self.num_envs,), self.world.n_actions)
         state, reward, ended, info = self.world.advance(draw, self._state, actions)
         steps = self._steps + 1
         if fresh.any():
