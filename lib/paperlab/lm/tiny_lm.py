@@ -170,7 +170,8 @@ class TinyLM(nn.Module):
                 token = logits.argmax(1)
             else:
                 # Without the largest logit: a temperature near 0 would make it infinite.
-                odds = F.softmax((logits - logits.amax(1, keepdim=True)) / temperature, 1)
+                apart = (logits - logits.amax(1, keepdim=True)).double()
+                odds = F.softmax(apart / temperature, 1).float()
                 token = torch.multinomial(odds, 1, generator=generator)[:, 0]
             if stop is not None:
                 token = token.masked_fill(done, stop)
