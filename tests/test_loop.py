@@ -246,6 +246,16 @@ def test_callbacks_and_loggers_pass_through(tmp_path):
     assert [c.batches for c in counts] == [run.steps] * 2
 
 
+def test_a_run_that_a_callback_ends_between_checks_has_a_last_check():
+    class Enough(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step >= 5
+
+    _, run = fit(epochs=2, callbacks=Enough())
+    assert (run.steps, [row["step"] for row in run.history]) == (5, [5])
+    assert run.history[-1]["auc"] == run.valid["auc"]
+
+
 def test_accumulated_batches_give_the_steps_and_history_of_large_ones():
     """4,800 rows: batches of 600 = 4 x 150; the last step of an epoch has 3 of 5 batches of 160."""
     (one, whole), (four, parts) = (

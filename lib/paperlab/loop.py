@@ -287,12 +287,8 @@ class _Checks(Callback):
             if isinstance(optimizer, RowAdam):
                 optimizer.settle()  # deferred work of the steps so far: it is part of their time
         self.seconds += time.perf_counter() - self._clock
-        row = {
-            "step": self.step,
-            "epoch": trainer.current_epoch,
-            "seconds": self.seconds,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-        }
+        row = {"step": self.step, "epoch": trainer.current_epoch, "seconds": self.seconds}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         means = (self.sums / self.weight).tolist()
         row |= {f"train_{name}": m for name, m in zip(self._names, means, strict=True)}
         self.sums, self.weight = None, 0
@@ -317,6 +313,10 @@ class _Checks(Callback):
             group["lr"] *= self.decay
         if self.patience is not None and self.since >= self.patience:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer, model):
+        if self.sums is not None:  # a callback or `max_time` ended the run between two checks
+            self._check(trainer, model)
 
     def on_exception(self, trainer, model, exception):
         self.seconds += time.perf_counter() - self._clock

@@ -171,11 +171,16 @@ def whole_numbers(name: str, values, size: int) -> Int[np.ndarray, " n"]:
 
 def valid_actions(actions, shape: tuple[int, ...], n_actions: int) -> Int[np.ndarray, "*shape"]:
     """Actions as an array, or a ValueError that says which are allowed."""
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(str(actions))
     right = array.shape == shape and array.dtype.kind in "iu"
     if not (right and array.min() >= 0 and array.max() < n_actions):
-        what = f"integers in 0..{n_actions - 1} of shape {shape}"
-        raise ValueError(f"actions must be {what}, got {np.array2string(array, threshold=8)}")
+        got = " ".join(np.array2string(array, threshold=8, edgeitems=2).split())
+        raise ValueError(
+            f"actions must be integers in 0..{n_actions - 1} of shape {shape}, got {got}"
+        )
     return array
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ... import checks
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class WorldVectorEnv(VectorEnv):
     """num_envs independent environments, each step one batch step without a Python loop over them.
 
-    horizon: steps after which an episode is truncated, >= 1. Raises ValueError for actions outside
-    their space.
+    horizon: steps after which an episode is truncated, >= 1.
+    Raises ValueError for actions outside their space, ResetNeeded for a step before the first reset.
     The autoreset is Gymnasium's ``NEXT_STEP``: the step that ends an episode returns its last
     observation, and the next step begins a new one, ignores the action, and pays 0; rows of
     ``info["fresh"]`` say where.
@@ -48,6 +49,7 @@ class WorldVectorEnv(VectorEnv):
         self.action_space = spaces.MultiDiscrete(np.full(num_envs, world.n_actions))
         shape = (num_envs, world.observed)
         self.observation_space = spaces.Box(*world.limits, shape, np.float32)
+        self._state = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -57,6 +59,8 @@ class WorldVectorEnv(VectorEnv):
         return self.world.observe(self.np_random, self._state), {}
 
     def step(self, actions: Int[np.ndarray, " B"]):
+        if self._state is None:
+            raise ResetNeeded("reset must be called before step")
         draw, fresh = self.np_random, self._over
         state, reward, ended, info = self.world.advance(draw, self._state, actions)
         steps = self._steps + 1
