@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab import charts, plots, summaries
+from paperlab import charts, plots, summaries, verdict
 from scipy import stats
 
 
@@ -202,6 +202,29 @@ def test_claims_of_several_metrics_are_in_units_of_delta_with_the_claim_to_the_r
     ]
 
 
+def test_labels_of_two_lines_have_room():
+    few = [judged("auc", 0.01, "higher", *[(0.0, 0.02)] * 6)]
+    short = charts.forest(few, title="t").layout.height
+    for part in few[0].claim.comparisons:
+        part.label = "a method with a long name - another method with a long name (noise 4)"
+    figure = charts.forest(few, title="t")
+    lines = max(t.count("<br>") + 1 for t in figure.layout.yaxis.ticktext)
+    assert lines == 2 and figure.layout.height >= short + 6 * 10
+    assert figure.layout.height - 140 >= 6 * 17 * lines  # pixels of a line
+    assert "Holm's level" in figure.layout.meta["note"]
+
+
+def test_outcomes_have_a_row_each_the_interval_that_decided_and_the_band():
+    every = verdict.examples()
+    figure = charts.outcomes(every, title="t")
+    assert list(figure.layout.yaxis.ticktext) == list(verdict.OUTCOMES)
+    parts = [(y, p, s) for y, j in enumerate(every) for p, s in zip(j.claim.comparisons, j.spans, strict=True)]  # fmt: skip
+    for trace, (y, part, span) in zip(figure.data, parts, strict=True):
+        assert list(trace.x) == [span[0], part.estimate.value, span[1]] and set(trace.y) == {y}
+        assert trace.line.color == charts.SHADES[every[y].outcome]
+    assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(-1.0, 1.0), (0, 0)]
+
+
 # Curves
 
 
@@ -343,6 +366,7 @@ def figures() -> dict:
         "curves": charts.curves(
             results(names, noise=tuple(range(1, 11))), "noise", "auc", title="curves", panel="log"
         ),
+        "outcomes": charts.outcomes(verdict.examples(), title="outcomes"),
         "diagram": charts.diagram(boxes, [(str(i), str(i + 1)) for i in range(4)], title="diagram"),
     }
 
@@ -362,4 +386,4 @@ def test_every_figure_can_be_drawn(tmp_path):
         for name, figure in figures().items()
     ]
     paths = plots.attach_pictures({"cells": [{"outputs": outputs}]}, tmp_path, "101_x")
-    assert [p.stem for p in paths] == ["101_x_forest", "101_x_curves", "101_x_diagram"]
+    assert [p.stem for p in paths] == [f"101_x_{n}" for n in figures()]

@@ -78,8 +78,8 @@ def test_ranks_of_many_differences_are_nearly_exact_and_of_few_never_significant
     few = intervals.ranks([1.0, 2.0, 3.0, 4.0, 5.0], np.zeros(5))
     assert 2 * few.above(0) == pytest.approx(2 / 2**5)
     assert few.interval() == (-np.inf, np.inf)
-    with pytest.raises(ValueError, match="3 to 2000 pairs of finite values, got 2"):
-        intervals.ranks([1.0, 2.0], [0.0, 0.0])
+    with pytest.raises(ValueError, match="at most 2000 pairs, got 2,001"):
+        intervals.ranks(np.ones(2001), np.zeros(2001))
 
 
 @seed(0)
@@ -204,6 +204,42 @@ def test_auc_is_delongs_for_one_seed_and_adds_seeds():
         intervals.auc(np.zeros(5, bool), np.zeros((1, 5)), np.zeros((1, 5)))
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_one_cluster_leaves_the_error_unknown(seeds):
+    rng = np.random.default_rng(0)
+    labels, scores = np.arange(20) % 2, rng.normal(size=(2, seeds, 20))
+    for found in (
+        intervals.auc(labels, *scores, np.zeros(20, int)),
+        intervals.two_level(*scores, clusters=np.zeros(20, int)),
+    ):
+        assert np.isinf(found.se) and (found.above(-9), found.below(9)) == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_missing_leaves_the_error_unknown(wrong):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 4, 20))
+    a[1, 3] = wrong
+    made = [intervals.two_level(a, b), intervals.paired(a[1], b[1]), intervals.ranks(a[1], b[1])]
+    made.append(survival.log_rank(a[1], b[1], np.ones(20, bool), np.ones(20, bool)))
+    made += [intervals.auc(np.arange(20) % 2, a, b)] * bool(np.isnan(wrong))
+    for found in made:
+        assert np.isinf(found.se) and (found.above(-9), found.below(9)) == (1, 1)
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 0], [1, -1, 1], [1, np.nan, 1], [1e308, 1e308, 1e308]])
+def test_weights_without_a_finite_sum_are_refused(weights):
+    with pytest.raises(ValueError, match="weights must be at least 0, with a finite sum above 0"):
+        intervals.two_level(np.ones((2, 3)), np.zeros((2, 3)), weights)
+
+
+def test_labels_are_0_or_1_and_flags_as_many_as_times():
+    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+        intervals.auc(np.array([1, 2, 1, 2]), np.ones((1, 4)), np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="True or False for every time"):
+        survival.log_rank(np.ones(3), np.ones(5), np.ones(5, bool), np.ones(3, bool))
+
+
 def test_log_rank_worked_and_against_scipy():
     a, b = np.array([1, 2, 3, 4, 5.0]), np.array([3, 6, 7, 8, 9.0])
     reached_a, reached_b = np.ones(5, bool), np.array([1, 1, 0, 0, 0], bool)
@@ -219,9 +255,6 @@ def test_log_rank_worked_and_against_scipy():
 def test_runs_that_never_arrive_are_censored():
     never, times = np.zeros(4, bool), np.array([10.0, 10, 10, 10])
     assert np.isinf(survival.log_rank(times, times, never, never).se)
-    assert survival.median_time(times, never) == np.inf
-    assert survival.median_time([1.0, 2, 3, 10], [True, True, True, False]) == 2
-    assert survival.median_time([1.0, 10, 10, 10], [True, False, False, False]) == np.inf
 
 
 def test_log_rank_holds_its_level_with_five_runs():

@@ -145,7 +145,18 @@ def test_a_loss_that_is_not_finite_stops_with_step_batch_and_parameter():
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"epochs": None, "steps": 0}, "steps must be at least 1, got 0"),
         ({"epochs": 1, "steps": 5}, "epochs or steps must be given, not both"),
-        ({"checkpoint": "here.pt"}, "checkpoint must end in .ckpt, got here.pt"),
+        ({"checkpoint": "here.pt"}, "checkpoint must be a file that ends in .ckpt, got here.pt"),
+        ({"limit_train_batches": 0}, "limit_train_batches must be at least 1, got 0"),
+        ({"limit_train_batches": -3}, "limit_train_batches must be at least 1, got -3"),
+        ({"limit_train_batches": 1.5}, r"limit_train_batches must be in \(0, 1\], got 1.5"),
+        ({"limit_train_batches": math.nan}, r"limit_train_batches must be in \(0, 1\], got nan"),
+        ({"limit_train_batches": 2, "epochs": None, "steps": 3}, "steps or limit_train_batches"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches must be at least 1, got 0"),
+        ({"accumulate_grad_batches": 1.5}, "accumulate_grad_batches must be a whole number"),
+        ({"max_steps": 5}, "max_steps must not be given: epochs, steps or patience"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ({"decay": math.nan}, r"decay must be in \(0, 1\], got nan"),
         ({"decay": 0.0}, r"decay must be in \(0, 1\], got 0.0"),
     ],
 )
@@ -233,6 +244,16 @@ def test_callbacks_and_loggers_pass_through(tmp_path):
     options = {"logger": CSVLogger(tmp_path), "enable_progress_bar": False}
     _, run = fit(epochs=1, callbacks=counts, **options)
     assert [c.batches for c in counts] == [run.steps] * 2
+
+
+def test_a_run_that_a_callback_ends_between_checks_has_a_last_check():
+    class Enough(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step >= 5
+
+    _, run = fit(epochs=2, callbacks=Enough())
+    assert (run.steps, [row["step"] for row in run.history]) == (5, [5])
+    assert run.history[-1]["auc"] == run.valid["auc"]
 
 
 def test_accumulated_batches_give_the_steps_and_history_of_large_ones():
@@ -437,6 +458,12 @@ def faster():
         ({"limit_train_batches": 9}, "limit_train_batches None, not 9"),
         ({"epochs": None, "steps": 50}, "steps None, not 50"),
         ({"log": relabelled(lambda y: 1 - y, "train")}, "its data is another"),
+        ({"log": relabelled(lambda y: 1 - y, "valid")}, "its data is another"),
+        ({"log": relabelled(lambda y: 1 - y, "test")}, "its data is another"),
+        (
+            {"log": dataclasses.replace(LOG, test=LOG.test.rows(slice(1, None)))},
+            "its data is another",
+        ),
         ({"model": deeper}, "its model is another"),
         ({"model": faster}, "its model is another"),
     ],

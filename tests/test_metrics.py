@@ -15,10 +15,10 @@ rows = st.lists(
 )
 
 
-def slow_pairs(scores, labels, ties):
+def slow_pairs(scores, labels):
     """What each positive-negative pair counts."""
     return [
-        (p > n) + ties * (p == n)
+        (p > n) + 0.5 * (p == n)
         for p, y in zip(scores, labels, strict=True)
         if y
         for n, z in zip(scores, labels, strict=True)
@@ -26,15 +26,15 @@ def slow_pairs(scores, labels, ties):
     ]
 
 
-def slow_by_user(scores, labels, users, ties):
+def slow_by_user(scores, labels, users):
     """The pairs and the number of rows of every user who has both classes."""
     mine = [users == u for u in users.unique()]
-    found = [(slow_pairs(scores[m].tolist(), labels[m].tolist(), ties), int(m.sum())) for m in mine]
+    found = [(slow_pairs(scores[m].tolist(), labels[m].tolist()), int(m.sum())) for m in mine]
     return [(pairs, rows) for pairs, rows in found if pairs]
 
 
-def slow_gauc(scores, labels, users, ties):
-    found = slow_by_user(scores, labels, users, ties)
+def slow_gauc(scores, labels, users):
+    found = slow_by_user(scores, labels, users)
     weight = sum(rows for _, rows in found)
     return sum(sum(p) / len(p) * rows for p, rows in found) / weight if found else math.nan
 
@@ -43,19 +43,15 @@ def slow_gauc(scores, labels, users, ties):
 @given(rows)
 def test_auc_and_gauc_equal_the_pairwise_count(drawn):
     scores, labels, users = (torch.tensor(c) for c in zip(*drawn, strict=True))
-    pairs = slow_pairs(scores.tolist(), labels.tolist(), 0.5)
+    pairs = slow_pairs(scores.tolist(), labels.tolist())
     expected = sum(pairs) / len(pairs) if pairs else math.nan
     args = scores.float(), labels, users
     assert metrics.auc(*args[:2]) == pytest.approx(expected, nan_ok=True)
-    for metric, ties in ((metrics.gauc, 0.5), (metrics.gauc_strict, 0.0)):
-        expected = slow_gauc(scores, labels, users, ties)
-        assert metric(*args) == pytest.approx(expected, nan_ok=True)
-    pairs = [x for p, _ in slow_by_user(scores, labels, users, 0.0) for x in p]
-    expected = sum(pairs) / len(pairs) if pairs else math.nan
-    assert metrics.pairwise_gauc(*args) == pytest.approx(expected, nan_ok=True)
+    expected = slow_gauc(scores, labels, users)
+    assert metrics.gauc(*args) == pytest.approx(expected, nan_ok=True)
 
 
-def test_a_tie_counts_one_half_or_nothing_by_name():
+def test_a_tie_counts_one_half():
     """TIN's sheet: (.7, .3) won, (.4, .4) tied."""
     args = (
         torch.tensor([0.7, 0.3, 0.4, 0.4]),
@@ -63,16 +59,13 @@ def test_a_tie_counts_one_half_or_nothing_by_name():
         torch.tensor([5, 5, 9, 9]),
     )
     assert metrics.gauc(*args) == 0.75
-    assert metrics.gauc_strict(*args) == metrics.pairwise_gauc(*args) == 0.5
-    flat = torch.zeros(4), *args[1:]
-    assert (metrics.gauc(*flat), metrics.gauc_strict(*flat)) == (0.5, 0.0)
+    assert metrics.gauc(torch.zeros(4), *args[1:]) == 0.5
 
 
-def test_users_weigh_by_rows_in_gauc_and_by_pairs_in_pairwise():
+def test_users_weigh_by_rows():
     scores = torch.tensor([2.0, 1, 3, 4, 1.0, 2])
     labels, users = torch.tensor([1, 0, 0, 0, 1, 0]), torch.tensor([0, 0, 0, 0, 1, 1])
-    assert metrics.gauc_strict(scores, labels, users) == pytest.approx((4 / 3 + 0) / 6)
-    assert metrics.pairwise_gauc(scores, labels, users) == 0.25
+    assert metrics.gauc(scores, labels, users) == pytest.approx((4 * 1 / 3 + 2 * 0) / 6)
 
 
 def test_auc_equals_scikit_learn_with_ties_at_size():
@@ -113,14 +106,11 @@ RANKED = torch.tensor([0.1, 0.9, 0.2, 0.8])
 SCORERS = [
     lambda s, y: metrics.auc(s, y),
     lambda s, y: metrics.logloss(s, y),
-    *(
-        lambda s, y, f=f: f(s, y, torch.zeros(len(s), dtype=torch.long))
-        for f in (metrics.gauc, metrics.gauc_strict, metrics.pairwise_gauc)
-    ),
+    lambda s, y: metrics.gauc(s, y, torch.zeros(len(s), dtype=torch.long)),
 ]
 
 
-@pytest.mark.parametrize("score", SCORERS, ids=["auc", "logloss", "gauc", "strict", "pairwise"])
+@pytest.mark.parametrize("score", SCORERS, ids=["auc", "logloss", "gauc"])
 def test_what_cannot_be_scored_is_refused_or_nan(score):
     clicks = torch.tensor([0.0, 1, 0, 1])
     for labels, wrong in ((2 * clicks - 1, "-1"), (clicks + 1, "2"), (clicks * torch.nan, "nan")):
@@ -136,6 +126,14 @@ def test_what_cannot_be_scored_is_refused_or_nan(score):
     assert math.isfinite(score(RANKED, clicks.bool())) and math.isfinite(
         score(RANKED, clicks.int())
     )
+
+
+def test_infinite_scores_rank_and_cost_nothing_where_they_are_right():
+    logits, clicks = torch.tensor([-math.inf, math.inf, 0.0]), torch.tensor([0, 1, 1])
+    assert metrics.auc(logits, clicks) == 1.0
+    assert metrics.logloss(logits, clicks) == pytest.approx(math.log(2) / 3)
+    assert metrics.logloss(logits, 1 - clicks) == math.inf
+    assert metrics.auc(torch.full((3,), math.inf), clicks) == 0.5  # all tied
 
 
 def test_one_class_has_no_auc_but_a_logloss():

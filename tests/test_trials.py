@@ -5,6 +5,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from helpers.clicks import LOG, Net
 from paperlab import loop, trials
 from paperlab.ctr.baselines.dnn import DNN
 from paperlab.ctr.baselines.fm import FM
@@ -167,6 +168,49 @@ def test_empty_lists_are_refused(name):
     builders = {} if name == "builders" else {"a": lambda data, width: Line()}
     with pytest.raises(ValueError, match=f"{name} must not be empty"):
         next(trials.compare(builders, DATA, **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": [0, 1, 0]}, "seeds must differ, got 0 twice"),
+        ({"seeds": [0, -1]}, "seeds must be at least 0, got -1"),
+        ({"seeds": [0.5]}, "seeds must be a whole number, got 0.5"),
+        ({"rates": [0.1, 0.01, 0.1]}, "rates must differ, got 0.1 twice"),
+        ({"rates": [0.1, -0.1]}, "rates must be above 0 and finite, got -0.1"),
+        ({"rates": [0.0]}, "rates must be above 0 and finite, got 0.0"),
+        ({"rates": [math.nan]}, "rates must be above 0 and finite, got nan"),
+        ({"rates": [math.inf]}, "rates must be above 0 and finite, got inf"),
+        ({"metric": ("loss", "least")}, "better must be one of higher, lower, not 'least'"),
+    ],
+)
+def test_seeds_and_rates_are_refused_before_anything_is_trained(options, message):
+    built = []
+    builders = {"a": lambda data, width: built.append(Line()) or built[-1]}
+    with pytest.raises(ValueError, match=message) as raised:
+        next(trials.compare(builders, DATA, **{"seeds": [0], **options}))
+    assert not built and "\n" not in str(raised.value)
+
+
+def test_a_model_whose_scores_turn_nan_at_the_last_step_loses_to_other_rates():
+    """Its losses were finite: only the validation's scores show it."""
+
+    class Blows(Net):
+        def optimizer_step(self, *args):
+            super().optimizer_step(*args)
+            if self.lr > 0.5:
+                self.mlp[0].weight.data.fill_(math.nan)
+
+    options = {"seeds": [0], "rates": [0.6, 0.01], "batch_size": len(LOG.train), "epochs": 1}
+    options |= {"precision": "32-true", "accelerator": "cpu"}
+    ((row, _),) = trials.compare({"a": lambda schema, _: Blows(schema)}, LOG, **options)
+    assert row["lr"] == 0.01
+    with pytest.raises(FloatingPointError, match="valid: logits are NaN; training has diverged"):
+        next(
+            trials.compare(
+                {"a": lambda schema, _: Blows(schema)}, LOG, **options | {"rates": [1.0]}
+            )
+        )
 
 
 def test_milliseconds_is_the_median_after_a_warm_up(monkeypatch):

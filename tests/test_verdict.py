@@ -369,8 +369,84 @@ def test_compare_marks_what_seeds_cannot_resolve():
     assert table["best?"].to_list() == ["yes", "cannot tell", "", "cannot tell", "cannot tell"]
     assert table.columns == ["model", "auc", "±", "best?", "seeds", "seed"]
     assert table["seeds"].to_list() == [3, 3, 3, 1, 3]
+    assert table["±"].is_null().to_list() == [False, False, False, True, True]
+    alike = verdict.compare(rows(a=[0.5] * 4, b=[0.5, 0.6, 0.7, 0.8]), "auc")
+    assert alike["±"].is_null().to_list() == [
+        False,
+        True,
+    ]  # equal values say nothing of their error
     lower = verdict.compare(rows(a=[1.0, 1.1], b=[2.0, 2.1]), "auc", better="lower")
     assert lower["model"][0] == "a"
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ([], {}, "no rows to compare"),
+        (rows(a=[0.5]) * 2, {}, "two rows with model = 'a', seed = 0: choose one"),
+        (rows(a=[0.5]), {"metric": "loss"}, "a row of 'a' has no 'loss'; it has: model, seed, auc"),
+        (rows(a=[0.5]), {"pair": "fold"}, "a row of 'a' has no 'fold'"),
+        (rows(a=[0.5]), {"better": "more"}, "better must be higher or lower, got 'more'"),
+    ],
+)
+def test_a_leaderboard_refuses_in_one_line(given, options, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        verdict.compare(given, **{"metric": "auc"} | options)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["t", "log", "ranks"])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, None])
+def test_a_diverged_seed_leaves_its_claim_unresolved(kind, wrong):
+    """And no other: the rest of the notebook is judged as ever."""
+    good = source(a=around(0.9, 8), b=around(0.5, 8, sd=0.02))
+    bad = source(a=[*around(0.9, 7), wrong], b=around(0.5, 8, sd=0.02))
+    claims = [verdict.claim(s, "t", "main", "a", "b", delta=0.01, kind=kind) for s in (good, bad)]
+    known, unknown = verdict.judge(claims)
+    assert (known.outcome, unknown.outcome) == ("supported", "unresolved")
+    assert "error unknown" in unknown.note and "error unknown" in unknown.evidence
+    assert "nan" not in unknown.evidence
+    assert json.loads(json.dumps(unknown.stored(), allow_nan=False))["outcome"] == "unresolved"
+
+
+def test_a_level_stands_against_and_a_rival_is_subtracted():
+    known = source(a=around(0.6), b=around(0.5))
+    claim = lambda **rival: verdict.claim(known, "t", "main", "a", delta=0.01, **rival)  # noqa: E731
+    assert claim(level=0.0).comparisons[0].label == "a against 0"
+    assert claim(level=0.125).comparisons[0].label == "a against 0.125"
+    assert claim(b="b").comparisons[0].label == "a - b"
+
+
+@pytest.mark.parametrize(
+    ("values", "own", "message"),
+    [
+        ({}, {}, "at least one method and seed"),
+        (
+            {("a", 0): np.zeros(3), ("b", 0): np.zeros(4)},
+            {},
+            r"\('b', 0\).*as long as .*\('a', 0\)",
+        ),
+        ({("a", 0): np.zeros((3, 1))}, {}, "must be a vector"),
+        ({("a", 0): np.zeros(3)}, {"clusters": np.zeros(2, int)}, "'clusters'.*as long as"),
+        ({("a", 0): np.zeros(3)}, {"weights": np.ones(4)}, "'weights'.*as long as"),
+        ({("a", 0): np.array([0, np.nan, 1])}, {"labels": np.array([0, 1, 1])}, "hold NaN"),
+    ],
+)
+def test_units_are_of_one_length_and_scores_are_numbers(values, own, message):
+    with pytest.raises(ValueError, match=message):
+        evidence.Units(values, **own)
+
+
+def test_times_of_runs_that_did_not_say_whether_they_arrived_are_refused():
+    made = [
+        r | {"reached": None if r["seed"] == 1 else True} for r in rows(a=[1, 2, 3], b=[4, 5, 6])
+    ]
+    with pytest.raises(ValueError, match="'reached' must be True or False"):
+        evidence.paired(made, "a", "b", metric="auc", kind="log-rank")
+
+
+def test_there_is_an_example_of_each_outcome():
+    assert [j.outcome for j in verdict.examples()] == list(verdict.OUTCOMES)
 
 
 def test_a_direction_is_declared_or_said():

@@ -1,4 +1,4 @@
-"""Charts that notebooks share: differences with intervals, curves over seeds, boxes and arrows.
+"""Charts that notebooks share: differences with intervals, curves over seeds, outcomes of claims.
 
 Each function returns a plotly figure for `plots.show`. Bars are 95 % intervals by Student's t.
 """
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import intervals, plots
+from .diagrams import diagram as diagram  # notebooks find all their charts here
 from .summaries import collect, interval
-from .summaries import differences as differences  # notebooks find it beside `forest`
+from .summaries import differences as differences
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
 
 MARKS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "star", "hexagon")
 GREY = "#888888"
-TINTS = ("#eeeeee", "#dbe9f6", "#fde3c8", "#d8f0dc", "#f3d9ee", "#fff3bf")
+SHADES = {  # of the outcomes of claims
+    "supported": "#2b8a3e",
+    "leans for": "#74c476",
+    "no difference": "#1f77b4",
+    "leans against": "#fd8d3c",
+    "contradicted": "#c92a2a",
+    "mixed": "#7b4fa3",
+    "unresolved": "#adb5bd",
+}
 
 
 def forest(
@@ -89,6 +98,7 @@ def forest(
     margin = 0.05 * (max(ends) - min(ends)) or 1.0
     words = ["<br>".join(textwrap.wrap(html.escape(r["label"], quote=False), 36)) for r in rows]
     labels = {r["row"]: w for r, w in zip(rows, words, strict=True)}
+    lines = 1 + max(w.count("<br>") for w in words)  # of a label
     figure.update_xaxes(title=axis, range=[min(ends) - margin, max(ends) + margin], zeroline=False)
     figure.update_yaxes(
         tickvals=list(range(len(names))),
@@ -100,13 +110,16 @@ def forest(
     lone = sum(r["low"] is None for r in rows)
     note = "Bars: 95 % intervals of paired differences (Student's t)."
     if judged:
-        note = "Bars: 95 % intervals; those behind the verdicts are wider (Holm's correction)."
+        note = (
+            "Bars: each comparison's own 95 % interval. Verdicts and their table use Holm's level, "
+        )
+        note += "which is wider, and 90 % for “no difference”."
     if any(bands.values()):
         note += " Grey: differences too small to matter."
     note += f" Hollow or without a mark: {lone} of {len(rows)} without an interval." if lone else ""
     return figure.update_layout(
         title=title,
-        height=140 + len(names) * max(28, 16 * len(groups)),
+        height=140 + len(names) * max(28, 16 * len(groups), 18 * lines + 4),
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         meta={"note": note},
     )
@@ -215,67 +228,32 @@ def curves(
     return figure.update_layout(showlegend=True, legend_tracegroupgap=0)
 
 
-def diagram(boxes: dict[str, tuple], arrows: Iterable[tuple[str, ...]], *, title: str) -> go.Figure:
-    """Boxes on a grid, with arrows between them.
+def outcomes(judged: Sequence[Judged], *, title: str) -> go.Figure:
+    """Judged claims of one delta, a row each, named by its outcome: the intervals that decided.
 
-    boxes: name -> (column, row, text) or (column, row, text, rows spanned); columns count from the
-    left, rows from the top, and may be fractions. A line break in the text is one in the box.
-    arrows: (from, to) or (from, to, words at the arrow). An arrow between columns joins the facing
-    sides, inside a column it joins bottom and top.
-    Raises ValueError for an arrow whose ends are not boxes.
+    judged: see `verdict.examples`, which has one claim for each outcome.
     """
     import plotly.graph_objects as go
 
-    columns = sorted({b[0] for b in boxes.values()})
-    letters = {c: max(len(line) for b in boxes.values() if b[0] == c for line in b[2].split("\n")) for c in columns}  # fmt: skip
-    free = 660 - 45 * (len(columns) - 1) - 16 * len(columns)  # pixels for text
-    font = min(13.0, max(9.0, free / (0.58 * sum(letters.values()))))
-    width = {c: 16 + 0.58 * font * n for c, n in letters.items()}
-    between = max(45.0, (660 - sum(width.values())) / max(1, len(columns) - 1))
-    start = {c: sum(width[d] + between for d in columns[:i]) for i, c in enumerate(columns)}
-    line = max((b[2].count("\n") + 1) / (b[3] if len(b) > 3 else 1) for b in boxes.values())
-    tall, gap = 18 + 1.4 * font * line, 18.0
-    corners = {}
-    figure = go.Figure()
-    for name, (column, row, text, *rest) in boxes.items():
-        x0, y0 = start[column], row * (tall + gap)
-        x1, y1 = x0 + width[column], y0 + (rest[0] if rest else 1) * (tall + gap) - gap
-        corners[name] = x0, x1, y0, y1
-        tint = TINTS[columns.index(column) % len(TINTS)]
-        edges = {"x0": x0, "x1": x1, "y0": y0, "y1": y1, "line_width": 1, "layer": "below"}
-        figure.add_shape(type="rect", fillcolor=tint, **edges)
-        words = html.escape(text, quote=False).replace("\n", "<br>")
-        middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2}
-        figure.add_annotation(text=words, showarrow=False, font_size=font, **middle)
-    for one, two, *words in arrows:
-        for name in (one, two):
-            if name not in corners:
-                raise ValueError(f"an arrow needs boxes: {name!r} is none of {', '.join(corners)}")
-        (ax, ay), (x, y) = _ends(corners[one], corners[two])
-        figure.add_annotation(x=x, y=y, ax=ax, ay=ay, axref="x", ayref="y", arrowhead=2, text="")
-        if words:
-            told = html.escape(words[0], quote=False)
-            middle = {"x": (x + ax) / 2, "y": (y + ay) / 2, "yshift": 9}
-            figure.add_annotation(text=told, showarrow=False, font_size=font - 1, **middle)
-    right, low = (max(c[i] for c in corners.values()) for i in (1, 3))
-    figure.add_scatter(x=[0, right], y=[0, low], mode="markers", marker_opacity=0, hoverinfo="skip")
-    figure.update_xaxes(visible=False, range=[-5, right + 5])
-    figure.update_yaxes(visible=False, range=[low + 5, min(c[2] for c in corners.values()) - 5])
-    margin = {"l": 20, "b": 20}
-    return figure.update_layout(title=title, height=92 + int(low), margin=margin, showlegend=False)
-
-
-def _ends(one: tuple[float, ...], two: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
-    """Tail and head of an arrow between two boxes (x0, x1, y0, y1)."""
-    if one[1] <= two[0] or two[1] <= one[0]:  # in different columns: facing sides
-        x, to = (one[1], two[0]) if one[1] <= two[0] else (one[0], two[1])
-        low, high = max(one[2], two[2]), min(one[3], two[3])
-        if low < high:  # a level arrow where the boxes face each other
-            return (x, (low + high) / 2), (to, (low + high) / 2)
-        return (x, (one[2] + one[3]) / 2), (to, (two[2] + two[3]) / 2)
-    down = one[2] < two[2]
-    tail = ((one[0] + one[1]) / 2, one[3] if down else one[2])
-    return tail, ((two[0] + two[1]) / 2, two[2] if down else two[3])
+    figure, band = go.Figure(), judged[0].claim.delta
+    for y, each in enumerate(judged):
+        for part, ends in zip(each.claim.comparisons, each.spans, strict=True):
+            x = [ends[0], part.estimate.value, ends[1]]
+            figure.add_scatter(
+                x=x,
+                y=[y] * 3,
+                mode="lines+markers",
+                line_color=SHADES[each.outcome],
+                marker_size=[1, 9, 1],
+                showlegend=False,
+            )
+    figure.add_vrect(x0=-band, x1=band, fillcolor="#e9ecef", layer="below", line_width=0)
+    figure.add_vline(x=0, line_dash="dot")
+    names = [each.outcome for each in judged]
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed")
+    figure.update_xaxes(title="difference a − b; grey: too small to matter (±δ)")
+    note = "Bars: 95 % intervals, of “no difference” 90 %. “Mixed” has two comparisons, all others one."
+    return figure.update_layout(title=title, meta={"note": note})
 
 
 def _of_rows(parts, headings, delta) -> tuple[list[dict], str]:

@@ -10,6 +10,8 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+SAMPLED = 1000  # rows of a part
+
 
 def resumable(path: Path, run: dict, epochs: int) -> str | None:
     """The path, where a checkpoint of this run is there; None where there is none.
@@ -43,24 +45,38 @@ def resumable(path: Path, run: dict, epochs: int) -> str | None:
 
 def model_hash(model: L.LightningModule) -> str:
     """A hash of a model's class, layers, shapes and plain settings, but not of its weights."""
-    plain = (bool, int, float, str)
+
+    def plain(value: object) -> bool:
+        if isinstance(value, (dict, list, tuple)):
+            return all(map(plain, value.values() if isinstance(value, dict) else value))
+        return isinstance(value, (bool, int, float, str))
+
     settings = {
         name: value
         for name, value in sorted(vars(model).items())
-        if name != "training" and not name.startswith("_") and isinstance(value, plain)
+        if name != "training" and not name.startswith("_") and plain(value)
     }
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
     text = repr((type(model).__qualname__, repr(model), settings, shapes))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def batch_hash(batch: object) -> str:
-    """A hash of the tensors of a batch, in any nesting of tuples, lists and dicts."""
+def data_hash(data: object, first: object) -> str:
+    """A hash of the first batch of training, and of `SAMPLED` rows spread over each part of a log.
+
+    Parts without ``take`` and a length do not count.
+    """
     digest = hashlib.blake2b(digest_size=16)
 
     def add(tensor: Tensor) -> None:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
 
-    apply_to_collection(batch, Tensor, add)
+    apply_to_collection(first, Tensor, add)
+    for name in ("train", "valid", "test"):
+        part = getattr(data, name, data if name == "train" else None)
+        if hasattr(part, "take") and hasattr(part, "__len__"):
+            rows = torch.linspace(0, len(part) - 1, min(SAMPLED, len(part))).long()
+            digest.update(f"{name} {len(part)}".encode())
+            apply_to_collection(part.take(rows), Tensor, add)
     return digest.hexdigest()

@@ -77,13 +77,6 @@ def widths(empty: bool = False, **values: Iterable[int]) -> None:
             raise ValueError(f"{name} must be {many} of at least 1, got {value}")
 
 
-def same_shape(**tensors: Tensor) -> None:
-    """Tensors of one shape."""
-    shapes = [tuple(t.shape) for t in tensors.values()]
-    if len(set(shapes)) > 1:
-        raise ValueError(f"{_listed(tensors)} must have one shape, got {_listed(shapes)}")
-
-
 def finite(**tensors: Tensor) -> None:
     """Tensors without NaN and infinity."""
     for name, tensor in tensors.items():
@@ -94,8 +87,3 @@ def finite(**tensors: Tensor) -> None:
 
 def _finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _listed(items: Iterable) -> str:
-    *most, last = map(str, items)
-    return f"{', '.join(most)} and {last}" if most else last

@@ -29,7 +29,7 @@ PACKAGE = "paperlab"
 DISPLAY = frozenset(
     f"{name}.py"
     for name in (
-        *("plots", "charts", "widgets", "explorer_view", "verdict", "evidence", "machine"),
+        *("plots", "charts", "diagrams", "widgets", "explorer_view", "verdict", "evidence", "machine"),
         *("records", "recording", "parameters", "manifest", "digest", "runs", "sweep", "ledger"),
         *("index", "diff", "commands", "cli", "new", "teach"),
     )

@@ -69,6 +69,20 @@ class Units:
     weights: Float[np.ndarray, " units"] | None = None
     clusters: Int[np.ndarray, " units"] | None = None
 
+    def __post_init__(self):
+        _check(bool(self.values), "units need the values of at least one method and seed")
+        own = {k: getattr(self, k) for k in ("labels", "weights", "clusters")}
+        own = self.values | {k: v for k, v in own.items() if v is not None}
+        shapes = {key: np.shape(v) for key, v in own.items()}
+        wrong = [k for k, s in shapes.items() if len(s) != 1 or s != next(iter(shapes.values()))]
+        _check(
+            not wrong,
+            f"units: {wrong[:1]} must be a vector as long as {next(iter(shapes.items()))}",
+        )
+        if self.labels is not None:
+            nan = [key for key, v in self.values.items() if np.isnan(v).any()]
+            _check(not nan, f"units: scores of {nan[:1]} hold NaN")
+
     def write(self, path: Path) -> None:
         """Write a parquet file: sums in 32 bits, scores as ranks in 16 bits (exact for AUC).
 
@@ -140,7 +154,8 @@ def paired(
     def gap(one, two) -> Student | SignedRanks:
         x, y = fetch(one), fetch(two)
         if kind == "log-rank":
-            flags = [np.array([ended[n][p] for p in own], bool) for _, n in (one, two)]
+            flags = [np.array([ended[n][p] for p in own]) for _, n in (one, two)]
+            _check(bool(np.isin(flags, (0, 1)).all()), f"{reached!r} must be True or False")
             return survival.log_rank(x, y, *flags).reverse()
         if kind == "exact" or one[0] == two[0] == "level":
             _check(
@@ -255,11 +270,15 @@ def compare(
     """A leaderboard: one line a method, best mean first, with the half-width of its 95 % interval.
 
     ``best?`` says "yes" for the best and "cannot tell" for those that paired intervals, at Holm's
-    level over all rivals, do not tell from it. columns: more columns, shown as means.
+    level over all rivals, do not tell from it. columns: more columns, shown as means. ``±`` is None
+    where the error is unknown: fewer than 3 seeds, a missing value, or values that are all equal.
+    Raises ValueError without rows, and for two rows of one method and seed.
     """
     import polars as pl
 
-    own = {n: {r[pair]: _number(r[metric]) for r in rows if r[by] == n} for n in dict.fromkeys(r[by] for r in rows)}  # fmt: skip
+    _check(bool(rows), "no rows to compare")
+    _check(better in ("higher", "lower"), f"better must be higher or lower, got {better!r}")
+    own = {n: _column(rows, by, n, pair, metric) for n in dict.fromkeys(r.get(by) for r in rows)}
     alone = {n: intervals.paired([*v.values()], 0.0) for n, v in own.items()}
     way = -1 if better == "higher" else 1
     names = sorted(own, key=lambda n: (math.isnan(alone[n].value), way * alone[n].value))
@@ -271,11 +290,13 @@ def compare(
     marks = ["yes", *np.where(p <= intervals.holm(p), "", "cannot tell")] if gaps else ["yes"]
     table = []
     for name, best in zip(names, marks, strict=True):
-        line = {by: name, metric: float(alone[name].value), "±": float(alone[name].interval()[1] - alone[name].value)}  # fmt: skip
+        half = float(alone[name].interval()[1] - alone[name].value)
+        line = {by: name, metric: float(alone[name].value)}
+        line |= {"±": half if math.isfinite(half) else None}
         line |= {"best?": str(best), "seeds": alone[name].n}
         mine = [r for r in rows if r[by] == name]
         table.append(line | {c: sum(_number(r[c]) for r in mine) / len(mine) for c in columns})
-    return pl.DataFrame(table)
+    return pl.DataFrame(table, schema_overrides={"±": pl.Float64})
 
 
 def _number(value: float | None) -> float:
@@ -288,7 +309,7 @@ def _comparison(a, b, level, where, kind: str, floors, gap: Callable) -> Compari
     _check((b is None) != (level is None), "name a rival b or a level, and not both")
     one, two = ("name", a), ("level", level) if b is None else ("name", b)
     found = {str(f[1]): (gap(one, f), gap(two, f)) for f in floors}
-    label = f"{a} - {level if b is None else b}"
+    label = f"{a} against {level:g}" if b is None else f"{a} - {b}"
     label += f" ({', '.join(f'{k} {v}' for k, v in where.items())})" if where else ""
     return Comparison(label, gap(one, two), found, kind)
 
@@ -298,6 +319,8 @@ def _column(rows, by: str, name, pair: str, column: str) -> dict[Any, float]:
     found: dict[Any, float] = {}
     for r in rows:
         if r.get(by) == name:
+            for c in (pair, column):
+                _check(c in r, f"a row of {name!r} has no {c!r}; it has: {', '.join(map(str, r))}")
             if r[pair] in found:
                 raise ValueError(f"two rows with {by} = {name!r}, {pair} = {r[pair]!r}: choose one")
             found[r[pair]] = _number(r[column])

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from . import checks
+
 
 class Feed:
     """Batches cut or repeated to an epoch's length, and the place of the next one.
 
     batches: see `paperlab.loop.Trainable.batches`. total: batches of an epoch, which may be more or
-    fewer than a pass has; None: a pass, or ``limit`` of it (a share where float, else a number).
-    Raises ValueError, at ``len``, where there is no batch or no end.
+    fewer than a pass has; None: a pass, or ``limit`` of it: a share in (0, 1] where float, else a
+    number of batches, at least 1.
+    Raises ValueError for a limit out of range or beside a total, and, at ``len``, where there is no
+    batch or no end.
     """
 
     def __init__(self, batches: Iterable, total: int | None, limit: float | None):
+        if limit is not None and total is not None:
+            raise ValueError("steps or limit_train_batches must be given, not both")
+        if isinstance(limit, float):
+            checks.inside("(0, 1]", limit_train_batches=limit)
+        elif limit is not None:
+            checks.whole(limit_train_batches=limit)
         self.batches, self.total, self.limit = batches, total, limit
         self.epoch, self.start = 0, 0
 

@@ -127,15 +127,19 @@ def paired(a: Float[np.ndarray, "... n"], b: Float[np.ndarray, "... n"]) -> Stud
     return Student(value[()], se[()], float(max(n - 1, 1)), n)
 
 
-def ranks(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> SignedRanks:
-    """Hodges-Lehmann median of a - b over n pairs of finite values, 3 <= n <= 2000.
+def ranks(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> SignedRanks | Student:
+    """Hodges-Lehmann median of a - b over n <= 2000 pairs.
 
     With n pairs no two-sided p-value is below 2 / 2**n: with fewer than 6 nothing is significant.
+    The error is unknown with fewer than 3 pairs and with a value that is not finite.
     """
-    d = np.asarray(a, float) - np.asarray(b, float)
+    with np.errstate(invalid="ignore"):
+        d = np.asarray(a, float) - np.asarray(b, float)
     n = len(d)
-    if not FEWEST <= n <= 2000 or not np.isfinite(d).all():
-        raise ValueError(f"ranks need 3 to 2000 pairs of finite values, got {n}")
+    if n > 2000:
+        raise ValueError(f"ranks take at most 2000 pairs, got {n:,}")
+    if n < FEWEST or not np.isfinite(d).all():
+        return _unknown(n)
     i, j = np.triu_indices(n)
     return SignedRanks(np.sort((d[i] + d[j]) / 2), n, float(d.std(ddof=1) / n**0.5), n - 1.0)
 
@@ -152,16 +156,20 @@ def two_level(
     a user's AUC times rows in a and its rows in weights. clusters: which units belong together
     (rows of one user); the variance is that of whole clusters. The units' part is the ratio's
     linearisation, the limit of a bootstrap of units. With one seed it covers the test units only.
+    The error is unknown with one cluster and with a value that is not finite. Raises ValueError for
+    weights below 0, or with a sum that is 0 or not finite.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     weights = np.ones(a.shape[-1]) if weights is None else np.asarray(weights, float)
-    by_seed = (a - b).sum(-1) / weights.sum()
-    d, value = (a - b).mean(-2), by_seed.mean(-1)
-    if clusters is not None:
-        d, weights = _by_cluster(d, clusters), _by_cluster(weights, clusters)
-    units = d.shape[-1]
-    influence = (d - value[..., None] * weights) / weights.mean()
+    if not ((weights >= 0).all() and 0 < weights.sum() < np.inf):
+        raise ValueError("weights must be at least 0, with a finite sum above 0")
     with np.errstate(divide="ignore", invalid="ignore"):
+        by_seed = (a - b).sum(-1) / weights.sum()
+        d, value = (a - b).mean(-2), by_seed.mean(-1)
+        if clusters is not None:
+            d, weights = _by_cluster(d, clusters), _by_cluster(weights, clusters)
+        units = d.shape[-1]
+        influence = (d - value[..., None] * weights) / weights.mean()
         variance = (influence**2).sum(-1) / (units * (units - 1))
     return _joined(by_seed, variance, units, max(np.abs(a).max(), np.abs(b).max()))
 
@@ -174,13 +182,18 @@ def auc(
 ) -> Student:
     """Difference in AUC of two sets of scores on the same test rows, over seeds and rows.
 
-    The rows' part is DeLong's (1988); with clusters (users, sessions) it is Obuchowski's (1997).
-    Raises ValueError when a class is missing.
+    The rows' part is DeLong's (1988); with clusters (users, sessions) it is Obuchowski's (1997). The
+    error is unknown with one cluster and with a score that is NaN. Raises ValueError for labels other
+    than 0 and 1, and for a class with fewer than two rows.
     """
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
     labels = np.asarray(labels, bool)
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if min(positives, negatives) < 2:
         raise ValueError(f"AUC needs two rows a class, got {positives} and {negatives}")
+    if np.isnan(a).any() or np.isnan(b).any():
+        return _unknown(len(a))
     places = [_placements(labels, one) - _placements(labels, two) for one, two in zip(a, b, strict=True)]  # fmt: skip
     by_seed = np.array([p[labels].mean() for p in places])
     rows = np.mean(places, axis=0) - by_seed.mean()
@@ -188,7 +201,7 @@ def auc(
     units, correction = min(positives, negatives), 1.0
     if clusters is not None:
         rows = _by_cluster(rows, clusters)
-        units, correction = len(rows), len(rows) / (len(rows) - 1)
+        units, correction = len(rows), len(rows) / max(len(rows) - 1, 1)
     return _joined(by_seed, correction * (rows**2).sum(), units)
 
 
@@ -263,6 +276,11 @@ def pairs_needed(estimate: Student | SignedRanks, effect: float, alpha: float, w
         middle = (low + high) // 2
         low, high = (low, middle) if power(estimate, effect, alpha, middle) >= wanted else (middle, high)  # fmt: skip
     return high
+
+
+def _unknown(n: int) -> Student:
+    """No estimate: a value is missing, or there are too few."""
+    return Student(np.nan, np.inf, 1.0, n)
 
 
 def _tail(distance, se, df):

@@ -18,12 +18,15 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from . import checks
-from .checkpoints import batch_hash, model_hash, resumable
+from .checkpoints import data_hash, model_hash, resumable
 from .feed import Feed
 from .hardware import best_precision, keep_freed_memory, resident
 from .nn.optim import RowAdam
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+# Options of Lightning's trainer that decide what `fit` decides.
+OWN = ("max_epochs", "max_steps", "min_epochs", "min_steps", "overfit_batches", "fast_dev_run")
 
 
 class Trainable(Protocol):
@@ -135,8 +138,12 @@ def fit(
     checks.whole(checkpoint_every=checkpoint_every, steps=1 if steps is None else steps)
     checks.whole(patience=1 if patience is None else patience)
     checks.inside("(0, 1]", decay=decay)
-    if checkpoint is not None and Path(checkpoint).suffix != ".ckpt":
-        raise ValueError(f"checkpoint must end in .ckpt, got {Path(checkpoint).name}")
+    for one in seed if isinstance(seed, Sequence) else (seed,):
+        checks.whole(0, seed=one)
+    if checkpoint is not None and (Path(checkpoint).suffix != ".ckpt" or Path(checkpoint).is_dir()):
+        raise ValueError(f"checkpoint must be a file that ends in .ckpt, got {checkpoint}")
+    if own := [name for name in OWN if name in trainer]:
+        raise ValueError(f"{own[0]} must not be given: epochs, steps or patience decide the length")
     judged = getattr(data, "valid", None) is not None and model.select is not None
     if not judged and (patience is not None or decay < 1):
         raise ValueError("patience and decay need a validation part and a metric to select by")
@@ -145,6 +152,7 @@ def fit(
     torch.manual_seed(seed[0] if isinstance(seed, Sequence) else seed)
     limit = trainer.pop("limit_train_batches", None)
     accumulate = trainer.get("accumulate_grad_batches", 1)
+    checks.whole(accumulate_grad_batches=accumulate)
     own = _Checks(model, data, judged, checks_per_epoch, patience, decay, accumulate, watch)
     callbacks = trainer.pop("callbacks", None) or []
     callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
@@ -170,7 +178,7 @@ def fit(
         if checkpoint is not None:
             run = {"batch_size": batch_size, "seed": str(seed), "steps": steps}
             run |= {"accumulate_grad_batches": accumulate, "limit_train_batches": limit}
-            run |= {"model": model_hash(model), "data": batch_hash(feed.first())}
+            run |= {"model": model_hash(model), "data": data_hash(data, feed.first())}
             own.saves(Path(checkpoint), checkpoint_every, feed, run)
             resume = resumable(Path(checkpoint), run, epochs)
         home = next(model.parameters()).device
@@ -256,7 +264,7 @@ class _Checks(Callback):
             items = trainer.strategy.reduce(items, reduce_op="mean")
             for group in optimizer.param_groups:
                 for weight in (w for w in group["params"] if w.grad is not None):
-                    weight.grad.div_(items.item())
+                    weight.grad.div_(max(items.item(), 1.0))  # 0 where nothing was scored
             self._accumulated = 0
 
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
@@ -279,12 +287,8 @@ class _Checks(Callback):
             if isinstance(optimizer, RowAdam):
                 optimizer.settle()  # deferred work of the steps so far: it is part of their time
         self.seconds += time.perf_counter() - self._clock
-        row = {
-            "step": self.step,
-            "epoch": trainer.current_epoch,
-            "seconds": self.seconds,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-        }
+        row = {"step": self.step, "epoch": trainer.current_epoch, "seconds": self.seconds}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]}
         means = (self.sums / self.weight).tolist()
         row |= {f"train_{name}": m for name, m in zip(self._names, means, strict=True)}
         self.sums, self.weight = None, 0
@@ -309,6 +313,10 @@ class _Checks(Callback):
             group["lr"] *= self.decay
         if self.patience is not None and self.since >= self.patience:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer, model):
+        if self.sums is not None:  # a callback or `max_time` ended the run between two checks
+            self._check(trainer, model)
 
     def on_exception(self, trainer, model, exception):
         self.seconds += time.perf_counter() - self._clock

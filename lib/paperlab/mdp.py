@@ -30,6 +30,8 @@ class Choices:
 
     def __init__(self, table: Float[np.ndarray, "rows n"]):
         rows, self.n = table.shape
+        if not (np.all(np.isfinite(table) & (table >= 0)) and np.all(table.sum(1) > 0)):
+            raise ValueError("table must hold finite numbers >= 0, in every row one above 0")
         self.columns = 1 << (self.n - 1).bit_length()
         self.accept = np.ones((rows, self.columns))
         sides = np.arange(self.columns).repeat(2).reshape(1, -1, 2).repeat(rows, 0)
@@ -134,8 +136,19 @@ def count(
     n_states: int,
     n_actions: int,
 ) -> Counts:
-    """Add up a log once, for any number of policies."""
-    cell = np.asarray(action, np.int64) * n_states + state
+    """Add up a log once, for any number of policies.
+
+    Raises ValueError for columns of different lengths, states and actions out of range, and rewards
+    that are not finite.
+    """
+    state = whole_numbers("state", state, n_states)
+    next_state = whole_numbers("next_state", next_state, n_states)
+    action, reward = whole_numbers("action", action, n_actions), np.asarray(reward, np.float64)
+    if len({x.shape for x in (state, action, reward, next_state, np.asarray(done))}) > 1:
+        raise ValueError("state, action, reward, next_state and done must have one length")
+    if not np.isfinite(reward).all():
+        raise ValueError("reward must hold a finite number for every row of the log")
+    cell = action * n_states + state
     size = n_states * n_actions
     visits = np.bincount(cell, minlength=size)
     flow = np.bincount(cell * n_states + next_state, ~np.asarray(done, bool), size * n_states)
@@ -147,13 +160,27 @@ def count(
     )
 
 
+def whole_numbers(name: str, values, size: int) -> Int[np.ndarray, " n"]:
+    """A vector of integers in 0..size-1 as int64, or a ValueError that says so."""
+    array = np.asarray(values)
+    right = array.ndim == 1 and array.dtype.kind in "iu"
+    if not right or (array.size and not 0 <= array.min() <= array.max() < size):
+        raise ValueError(f"{name} must hold integers in 0..{size - 1}, one a row of the log")
+    return array.astype(np.int64, copy=False)
+
+
 def valid_actions(actions, shape: tuple[int, ...], n_actions: int) -> Int[np.ndarray, "*shape"]:
     """Actions as an array, or a ValueError that says which are allowed."""
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(str(actions))
     right = array.shape == shape and array.dtype.kind in "iu"
     if not (right and array.min() >= 0 and array.max() < n_actions):
-        what = f"integers in 0..{n_actions - 1} of shape {shape}"
-        raise ValueError(f"actions must be {what}, got {np.array2string(array, threshold=8)}")
+        got = " ".join(np.array2string(array, threshold=8, edgeitems=2).split())
+        raise ValueError(
+            f"actions must be integers in 0..{n_actions - 1} of shape {shape}, got {got}"
+        )
     return array
 
 

@@ -1,9 +1,8 @@
 """Metrics of ranked clicks as pure functions of tensors.
 
-A tie of a positive and a negative counts one half, but in the two metrics that say that they are
-strict. Vectors of other lengths, scores that are NaN and labels other than 0 and 1 are refused
-(ValueError). Standard definitions; the grouped AUC follows Zhu et al. 2017 (DIN), its strict and pairwise
-forms the evaluation of TIN (Zhou et al. 2024).
+A tie of a positive and a negative counts one half. Vectors of other lengths, scores that are NaN
+and labels other than 0 and 1 are refused (ValueError). Standard definitions; the grouped AUC follows
+Zhu et al. 2017 (DIN).
 """
 
 from __future__ import annotations
@@ -29,34 +28,19 @@ def gauc(scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tens
 
     Users with one class only are left out; NaN when none is left.
     """
-    return _mean_by_rows(*_group_wins(scores, labels, users))
-
-
-def gauc_strict(
-    scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tensor, " n"]
-) -> float:
-    """`gauc` where a pair counts only if the positive's score is higher: ties count nothing.
-
-    A model that scores all rows alike gets 0, not 1/2.
-    """
-    return _mean_by_rows(*_group_wins(scores, labels, users, ties=0.0))
-
-
-def pairwise_gauc(
-    scores: Float[Tensor, " n"], labels: Num[Tensor, " n"], users: Int[Tensor, " n"]
-) -> float:
-    """Share of the positive-negative pairs inside users with s+ > s-, in [0, 1]; ties count nothing.
-
-    With one pair a user, as in TIN's protocol, this is `gauc_strict`. NaN when there is no pair.
-    """
-    pairs, wins, _ = _group_wins(scores, labels, users, ties=0.0)
-    return (wins.sum() / pairs.sum()).item()
+    pairs, wins, rows = _group_wins(scores, labels, users)
+    both = pairs > 0
+    weight = rows[both]
+    return ((wins[both] / pairs[both] * weight).sum() / weight.sum()).item()
 
 
 def logloss(logits: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
-    """Mean cross-entropy in nats of logits against 0/1 labels; NaN without rows."""
+    """Mean cross-entropy in nats of logits against 0/1 labels; NaN without rows.
+
+    An infinite logit costs 0 where it is right and infinity where it is wrong.
+    """
     _scorable(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits.double(), labels.double()).item()
+    return -F.logsigmoid(torch.where(labels == 1, logits, -logits).double()).mean().item()
 
 
 def _scorable(scores: Tensor, labels: Tensor, *users: Tensor) -> None:
@@ -74,16 +58,8 @@ def _scorable(scores: Tensor, labels: Tensor, *users: Tensor) -> None:
         raise ValueError(f"labels must be 0 or 1, got {wrong[0].item():g}")
 
 
-def _mean_by_rows(pairs: Tensor, wins: Tensor, rows: Tensor) -> float:
-    both = pairs > 0
-    weight = rows[both]
-    return ((wins[both] / pairs[both] * weight).sum() / weight.sum()).item()
-
-
-def _group_wins(
-    scores: Tensor, labels: Tensor, groups: Tensor, ties: float = 0.5
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per group: positive-negative pairs, pairs won (a tie counts ``ties``), rows; float64.
+def _group_wins(scores: Tensor, labels: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per group: positive-negative pairs, pairs won (a tie counts one half), rows; float64.
 
     The Mann-Whitney count: after one sort by (group, score), a positive wins against the group's
     negatives that stand before its block of equal scores.
@@ -102,5 +78,5 @@ def _group_wins(
     tied = torch.zeros(int(new.sum()), dtype=torch.float64, device=score.device)
     tied = tied.index_add(0, block, 1 - label)  # negatives of every block
     before = (tied.cumsum(0) - tied)[block] - (negatives.cumsum(0) - negatives)[group]
-    wins = zeros.index_add(0, group, label * (before + ties * tied[block]))
+    wins = zeros.index_add(0, group, label * (before + 0.5 * tied[block]))
     return positives * negatives, wins, rows.double()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import checks
-from .mdp import Counts, policy_values
+from .mdp import Counts, policy_table, policy_values, whole_numbers
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -33,12 +33,21 @@ def ratios(policy: Float[np.ndarray, "S A"], state: Whole, action: Whole, mu: Re
     """pi(a|s) / mu(a|s) of logged actions.
 
     mu: the propensities with which they were taken, in (0, 1].
-    Raises ValueError for a missing or impossible propensity.
+    Raises ValueError for a policy that is none, a state or action outside it, and a missing or
+    impossible propensity.
     """
+    policy = np.asarray(policy, np.float64)
+    policy = policy_table(policy, *(policy.shape if policy.ndim == 2 else (len(policy), 1)))
+    state, action = (
+        whole_numbers(name, value, size)
+        for name, value, size in zip(
+            ("state", "action"), (state, action), policy.shape, strict=True
+        )
+    )
     mu = np.asarray(mu, np.float64)
     if mu.shape != np.shape(state) or not np.all((mu > 0) & (mu <= 1)):
         raise ValueError("mu must hold a propensity in (0, 1] for every row of the log")
-    return np.asarray(policy, np.float64)[state, action] / mu
+    return policy[state, action] / mu
 
 
 def ncis(
@@ -97,6 +106,7 @@ def per_decision_wis(
     """
     checks.inside("[0, 1]", gamma=gamma)
     ratio = _checked(ratio, reward)
+    step = whole_numbers("step", step, len(ratio))
     _, row = np.unique(trajectory, return_inverse=True)
     shape = (row.max() + 1, int(np.max(step)) + 1)
     filled = np.zeros(shape, int)
@@ -128,11 +138,13 @@ def fqe(counts: Counts, policy: Float[np.ndarray, "S A"], gamma: float) -> Float
     state that it visited is left out there, and the policy's others are scaled to sum to 1.
 
     counts: `mdp.count` of a log, undiscounted. gamma: in [0, 1).
-    Raises ValueError where that leaves no action.
+    Raises ValueError for a policy that is none, and where that leaves no action.
     """
     checks.inside("[0, 1)", gamma=gamma)
     seen = counts.visits.T > 0
-    kept = np.asarray(policy, np.float64) * (seen | ~seen.any(1, keepdims=True))
+    kept = policy_table(np.asarray(policy, np.float64), *seen.shape) * (
+        seen | ~seen.any(1, keepdims=True)
+    )
     if not kept.any(1).all():
         raise ValueError("policy must act where the log did in every state that the log visited")
     kept /= kept.sum(1, keepdims=True)
@@ -148,6 +160,8 @@ def _known(total: Float[np.ndarray, " M"], what: str) -> Bool[np.ndarray, " M"]:
 
 def _checked(ratio: Reals, reward: Reals) -> Reals:
     ratio = np.asarray(ratio, np.float64)
+    if not ratio.size:
+        raise ValueError("the log must hold at least one row")
     if ratio.shape != np.shape(reward) or not np.all(np.isfinite(ratio) & (ratio >= 0)):
         raise ValueError("ratio must hold a finite number >= 0 for every row of the log")
     if not np.all(np.isfinite(reward)):

@@ -27,10 +27,10 @@ def compare(
     """Train every model on the same data with equal trials; yield a row of results and the model.
 
     builders: name -> function of the data's schema (of the data, where it has none) and a width.
-    seeds: a seed draws the initial weights and the order of rows, so that rows of one seed are
-        paired over models.
-    rates: learning rates, all tried at the first seed; the one with the best metric is taken. One
-        that ends in a loss that is not finite loses to all others.
+    seeds: different whole numbers. A seed draws the initial weights and the order of rows, so that
+        rows of one seed are paired over models.
+    rates: different learning rates, above 0, all tried at the first seed; the one with the best
+        metric is taken. One that ends in a loss or a score that is not finite loses to all others.
     budget: dense parameters that every model has within 5 %, by its width; None: no width is sought.
     metric: (name, "higher" or "lower"), read from the validation part, else from the last check;
         None takes the model's ``select``.
@@ -39,12 +39,21 @@ def compare(
     A row holds log, model, seed, the metrics (of the test part, else of the validation part, else of
     the last check), valid_METRIC, parameters by kind, width, lr, seconds, samples_per_second, and
     ``edge``: the best rate is the lowest or highest of several, so that a better one may lie beyond.
-    Raises ValueError for an empty list and a budget that no width meets, FloatingPointError where no
-    rate trains.
+    Raises ValueError for an empty list, a repeated seed or rate, one out of range, and a budget that
+    no width meets; FloatingPointError where no rate trains.
     """
     for name, values in (("builders", builders), ("seeds", seeds), ("rates", rates)):
         if not len(values):
             raise ValueError(f"{name} must not be empty")
+    for name, values in (("seeds", seeds), ("rates", rates)):
+        if repeated := sorted({v for v in values if [*values].count(v) > 1}):
+            raise ValueError(f"{name} must differ, got {', '.join(map(str, repeated))} twice")
+    for seed in seeds:
+        checks.whole(0, seeds=seed)
+    for rate in rates:
+        checks.positive(rates=rate)
+    if metric is not None:
+        checks.one_of(("higher", "lower"), better=metric[1])
     given = getattr(data, "schema", data)
     for name, build in builders.items():
         width = None
@@ -86,7 +95,6 @@ def _quality(run: Fit, model: Trainable, metric: tuple[str, str] | None) -> floa
     if (metric or model.select) is None:
         raise ValueError("metric must be given for a model that selects by none")
     name, better = metric or model.select
-    checks.one_of(("higher", "lower"), better=better)
     scores = run.valid or run.history[-1]
     checks.one_of(scores, metric=name)
     value = scores[name] if better == "higher" else -scores[name]

@@ -121,10 +121,11 @@ class Judged:
     def evidence(self) -> str:
         """The differences with their intervals; of more than three, counts and the weakest."""
         at = " (90 %)" if self.outcome == "no difference" else ""
-        texts = [
-            f"{c.estimate.value:+.3g} [{low:+.3g}, {high:+.3g}]{at}"
-            for c, (low, high) in zip(self.claim.comparisons, self.spans, strict=True)
-        ]
+        texts = []
+        for c, (low, high) in zip(self.claim.comparisons, self.spans, strict=True):
+            ends = f"{low:+.3g}, {high:+.3g}" if math.isfinite(high - low) else "error unknown"
+            value = "no value" if math.isnan(c.estimate.value) else f"{c.estimate.value:+.3g}"
+            texts.append(f"{value} [{ends}]{at}")
         if len(texts) == 1:
             return texts[0]
         named = [f"{c.label}: {t}" for c, t in zip(self.claim.comparisons, texts, strict=True)]
@@ -329,6 +330,17 @@ def rejudge(record: dict, folder: Path | None = None) -> list[Judged]:
         parts = tuple(build(record, folder=folder, **source) for source in kept["comparisons"])
         claims.append(Claim(comparisons=parts, **{k: kept[k] for k in FIELDS}))
     return judge(claims)
+
+
+def examples() -> list[Judged]:
+    """One claim for each of OUTCOMES, with delta = 1: what an interval has to look like."""
+    effects = [[(3, 0.5)], [(0.8, 0.25)], [(0.1, 0.3)], [(-0.8, 0.25)], [(-3, 0.5)]]
+    effects += [[(2.2, 0.5), (-2.2, 0.5)], [(0.6, 0.9)]]
+    found = []
+    for parts in effects:
+        sides = [Comparison("a - b", intervals.Student(v, se, 20.0, 21), {}) for v, se in parts]
+        found += judge([Claim("a beats b", tuple(sides), "score", delta=1.0)])
+    return found
 
 
 def _check(holds: bool, message: str) -> None:

@@ -113,9 +113,14 @@ def test_ranked_losses_compare_sorted_batches():
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_an_empty_response_gives_a_finite_loss(kind):
+def test_an_empty_response_is_refused_or_gives_a_finite_loss(kind):
+    """Its mean over tokens would be 0 / 0; losses on sums take it as it is."""
     zero = f64(0, 0)
     more = {k: torch.zeros_like(v) for k, v in extras(kind, 2).items()}
+    if any(name.startswith("n_") for name in more):
+        with pytest.raises(ValueError, match="without tokens"):
+            preference_loss(kind, f64(0, -3), zero, **more)
+        return
     chosen, rejected = f64(0, -3).requires_grad_(), zero.clone().requires_grad_()
     loss = preference_loss(kind, chosen, rejected, **more)
     assert loss.isfinite()

@@ -298,6 +298,59 @@ def test_small_regularisation_finds_shared_tokens():
     assert 1.0 < ratio[1.0] < 1.05 < 1.5 < ratio[0.1] < 3 < ratio[0.01]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(
+    ("reg", "reg_m"), [(1e-6, 1e-6), (1e-3, 5e-4), (0.003, 0.003), (1e-4, 0.1)]
+)
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 5), (3, 4)])
+def test_weights_are_right_where_the_mass_underflows(m, n, reg, reg_m, dtype):
+    """Against the plan's logarithm, iterated one row at a time in float64."""
+    h_c, h_r = seeded(1, m, 8, dtype=dtype), seeded(1, n, 8, seed=1, dtype=dtype)
+    got = token_weights(h_c, h_r, full(h_c), full(h_r), reg, reg_m)
+    cost = transport_cost(h_c, h_r, full(h_c), full(h_r))[0].double()
+    f, u, v = reg_m / (reg_m + reg), torch.zeros(m, dtype=F64), torch.zeros(n, dtype=F64)
+    for _ in range(2 + math.ceil(-20 / math.log(f))):
+        u = torch.stack([-f * (v - row / reg).logsumexp(0) for row in cost])
+        v = torch.stack([-f * (u - row / reg).logsumexp(0) for row in cost.T])
+    plan = u[:, None] - cost / reg + v
+    for weights, axis in ((got.chosen, 1), (got.rejected, 0)):
+        want = min(m, n) * plan.logsumexp(axis).softmax(0)
+        assert weights[0].tolist() == pytest.approx(want.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("cost_norm", ["valid_max", "median", "released"])
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e18, 1e30, 3e37])
+def test_states_of_any_finite_size_have_weights(cost_norm, size):
+    h_c, h_r = seeded(1, 3, 8).float(), seeded(1, 4, 8, seed=1).float()
+    got = token_weights(size * h_c, size * h_r, full(h_c), full(h_r), cost_norm=cost_norm)
+    assert got.chosen.isfinite().all() and got.chosen.sum().item() == pytest.approx(3, abs=1e-5)
+    if cost_norm != "released":  # it divides by 1 at least
+        want = token_weights(h_c, h_r, full(h_c), full(h_r), cost_norm=cost_norm)
+        assert got.chosen[0].tolist() == pytest.approx(want.chosen[0].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("cost_norm", ["valid_max", "median", "released"])
+def test_a_pair_of_equal_tokens_does_not_spoil_its_batch(cost_norm):
+    h_c, h_r = seeded(3, 4, 8).float(), seeded(3, 4, 8, seed=1).float()
+    h_c[1], h_r[1] = 0.5, 0.5  # every distance is 0
+    h_c[2], h_r[2] = 0.5, 0.5  # their median is
+    h_c[2, 0] = 2.0
+    got = token_weights(h_c, h_r, full(h_c), full(h_r), cost_norm=cost_norm)
+    alone = token_weights(h_c[:1], h_r[:1], full(h_c[:1]), full(h_r[:1]), cost_norm=cost_norm)
+    assert got.chosen.isfinite().all() and got.rejected.isfinite().all()
+    assert got.chosen[0].tolist() == pytest.approx(alone.chosen[0].tolist(), abs=1e-4)
+    assert got.chosen[1].tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("domain", ["scaling", "log", "auto"])
+@pytest.mark.parametrize("empty", ["a", "b", "both"])
+def test_a_side_without_mass_has_no_plan(domain, empty):
+    a = torch.zeros(1, 2) if empty != "b" else torch.ones(1, 2)
+    b = torch.zeros(1, 3) if empty != "a" else torch.ones(1, 3)
+    plan = unbalanced_sinkhorn(seeded(1, 2, 3).abs().float(), a, b, 0.1, 0.2, domain=domain)
+    assert plan.tolist() == torch.zeros(1, 2, 3).tolist()
+
+
 def test_states_are_those_before_or_at_the_token():
     h = seeded(1, 4, 2)
     assert torch.equal(token_states(h), h[:, :3])
@@ -312,6 +365,7 @@ def test_states_are_those_before_or_at_the_token():
     [
         ({"reg": 0.0}, "reg must be above 0"),
         ({"reg_m": math.inf}, "reg_m must be above 0 and finite"),
+        ({"reg": 1e-7, "reg_m": 1e-7}, "reg must be at least 1e-06"),
         ({"reg_m": 101.0}, "reg_m must be at most 1000 times reg"),
         ({"cost_norm": "max"}, "cost_norm must be one of"),
         ({"budget": "mid"}, "budget must be one of"),

@@ -386,6 +386,35 @@ def test_an_empty_prompt_scores_the_same_on_either_side_of_the_padding(kind):
         module.compare(nothing.take([0]))
 
 
+def test_an_empty_response_is_refused_before_training():
+    bad = Preferences("bad", (*pairs(4).pairs, Pair((1,), (), (2, SYMBOLS))), SYMBOLS)
+    for make in (SupervisedTuning, PreferenceTuning):
+        before = copy.deepcopy((module := make(policy())).state_dict())
+        for data, part in ((bad, "train"), (loop.Parts(pairs(4), valid=bad), "valid")):
+            with pytest.raises(ValueError, match=f"{part}: pair 4 has an empty response"):
+                tune(module, data)
+        for name, weight in module.state_dict().items():
+            torch.testing.assert_close(weight, before[name])
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("kind", ["sigmoid", "ipo", "simpo", "orpo", "rpo"])
+def test_pairs_at_the_edge_spoil_no_batch(weighting, kind):
+    """No prompt, equal responses, responses of one token, beside an ordinary pair."""
+    end = (SYMBOLS,)
+    rows = (Pair((), end, end), Pair((1,), (2, *end), (2, *end)), Pair((), (3,), (4, 4, *end)))
+    data = Preferences("edge", (*rows, *pairs(1).pairs), SYMBOLS)
+    module = PreferenceTuning(policy(), weighting, kind)
+    each, _ = module.compare(data.take(range(4)))
+    each.mean().backward()
+    assert each.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in module.policy.parameters())
+    if weighting != "sampo":  # it draws
+        for k in range(4):
+            alone, _ = module.compare(data.take([k]))
+            assert alone.item() == pytest.approx(each[k].item(), rel=2e-4, abs=1e-5)
+
+
 def test_an_empty_part_is_refused_before_training():
     module, data = SupervisedTuning(policy()), pairs(4)
     with pytest.raises(ValueError, match="valid must hold at least one pair"):

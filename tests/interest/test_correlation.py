@@ -11,10 +11,8 @@ from paperlab.interest.baselines.din import DIN
 from paperlab.interest.correlation import (
     effect,
     fitted_decay,
-    in_data,
     learned,
     learned_grid,
-    mutual_information,
     recovered,
     spearman,
 )
@@ -29,51 +27,6 @@ SCHEMA = Schema(
         Field("categories", "sequence", length=5, shares="category"),
     )
 )
-
-
-def bits(x_positive, x_negative, positives, negatives):
-    counts = [torch.tensor(float(v)) for v in (x_positive, x_negative, positives, negatives)]
-    return mutual_information(*counts).item()
-
-
-def test_worked_numbers():
-    assert bits(20, 20, 100, 100) == pytest.approx(0, abs=1e-12)
-    assert bits(40, 10, 100, 100) == pytest.approx(0.0913, abs=5e-5)
-    assert bits(100, 0, 100, 100) == pytest.approx(1, abs=1e-4)  # X is the label
-
-
-counts = st.integers(1, 60)
-
-
-@settings(deadline=None, max_examples=50)
-@given(counts, counts, counts, counts)
-def test_it_is_entropy_minus_conditional_entropy(a, b, c, d):
-    """H(Y) - H(Y | X) over the four cells a, b (X = 1), c, d (X = 0)."""
-
-    def entropy(*cells):
-        return -sum(n / sum(cells) * math.log2(n / sum(cells)) for n in cells)
-
-    n = a + b + c + d
-    want = entropy(a + c, b + d) - (a + b) / n * entropy(a, b) - (c + d) / n * entropy(c, d)
-    found = bits(a, b, a + c, b + d)
-    assert found == pytest.approx(want, abs=1e-9) and found > -1e-12
-    assert bits(b, a, b + d, a + c) == pytest.approx(found, abs=1e-12)  # labels swapped
-    assert bits(c, d, a + c, b + d) == pytest.approx(found, abs=1e-12)  # X swapped
-
-
-def test_the_grid_counts_rows_of_the_target_at_each_position():
-    draw = torch.Generator().manual_seed(0)
-    history = torch.randint(0, 4, (400, 5), generator=draw)
-    target = torch.randint(1, 3, (400,), generator=draw)
-    labels = torch.randint(0, 2, (400,), generator=draw).float()
-    grid = in_data(history, target, labels, category=2, categories=4, last=3)
-    assert grid.shape == (4, 3) and (grid[0] == 0).all()
-    mine = target == 2
-    for c in range(1, 4):
-        for p in range(1, 4):
-            x, y = history[mine, -p] == c, labels[mine] > 0
-            want = bits((x & y).sum(), (x & ~y).sum(), y.sum(), (~y).sum())
-            assert grid[c, p - 1].item() == pytest.approx(want, abs=1e-12)
 
 
 def test_learned_worked():

@@ -72,6 +72,13 @@ def test_sampling_with_the_cache_is_sampling_without(temperature):
     assert torch.equal(*draws) and draws[0].shape == (5, 12)
 
 
+@pytest.mark.parametrize("temperature", [1e-45, 1e-300])
+def test_a_temperature_near_0_is_greedy(temperature):
+    lm = model()
+    greedy = lm.sample(ids(3, 4), 5, temperature=0.0)
+    assert lm.sample(ids(3, 4), 5, temperature=temperature).tolist() == greedy.tolist()
+
+
 def test_a_row_ends_with_its_stop():
     lm, x = model(), ids(64, 3)
     out = lm.sample(x, 20, stop=4, generator=torch.Generator().manual_seed(1))
@@ -140,8 +147,13 @@ def test_faults():
     with pytest.raises(ValueError, match="dim a multiple of 2 \\* heads"):
         TinyLM(10, dim=18, heads=4)
     lm = model()
-    with pytest.raises(ValueError, match="length >= 1"):
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         lm.sample(ids(1, 2), 0)
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="temperature must be at least 0 and finite"):
+            lm.sample(ids(1, 2), 3, temperature=wrong)
+    with pytest.raises(ValueError, match="at least one token a row"):
+        lm.sample(ids(1, 0), 3)
     cache = Cache(2)
     lm(ids(1, 2), cache=cache)
     with pytest.raises(ValueError, match="do not go together"):

@@ -4,7 +4,7 @@ Arguments that every function shares:
 
 chosen, rejected: (B,) sums over a response of log pi - log pi_ref; for the kinds in
     `REFERENCE_FREE` sums of log pi alone.
-n_chosen, n_rejected, n_gold: (B,) numbers of tokens; a response without tokens counts as one of 1.
+n_chosen, n_rejected, n_gold: (B,) numbers of tokens, or sums of their weights; above 0.
 logp_chosen, logp_rejected, logp_gold: (B,) sums of log pi.
 beta: above 0, the strength of the KL penalty. epsilon: share of wrong labels.
 
@@ -294,8 +294,8 @@ def _smoothed(logit: Tensor, epsilon: float | Tensor) -> Tensor:
 
 
 def _mean(total: Float[Tensor, " B"], n: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Sums over tokens as means; an empty response's sum, 0, stays 0."""
-    return total / n.clamp(min=1)
+    """Sums over tokens as means."""
+    return total / n
 
 
 LOSSES = {

@@ -129,7 +129,8 @@ def preference_loss(
 
     weight: multiplies each pair's loss (`wpo_weight`). reduction: "none", "mean" or "sum" over pairs.
     options: the loss's own, as `check_options` reads them, and the tensors (B,) that it needs.
-    Raises ValueError for an unknown kind, reduction or option, a missing one, or one out of range.
+    Raises ValueError for an unknown kind, reduction or option, a missing one, one out of range, and
+    a response without tokens where the loss takes a mean over them.
     """
     takes = check_options(kind, **options)
     checks.one_of(("none", "mean", "sum"), reduction=reduction)
@@ -139,6 +140,9 @@ def preference_loss(
         )
     if missing := [n for n, p in takes.items() if p.default is p.empty and n not in options]:
         raise ValueError(f"options of {kind} are {', '.join(takes)}: missing {', '.join(missing)}")
+    for name in (n for n in ("n_chosen", "n_rejected", "n_gold") if n in options):
+        if (options[name] <= 0).any():
+            raise ValueError(f"{name} must be above 0: a response without tokens has no mean")
     loss = LOSSES[kind](chosen, rejected, **options)
     if weight is not None:
         loss = loss * weight

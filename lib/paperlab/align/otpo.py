@@ -31,13 +31,18 @@ if TYPE_CHECKING:
 
 COST_NORMS = ("valid_max", "released", "median")
 BUDGETS = ("min", "mean", "max", "own", "none")
+SMALLEST = 1e-6  # reg
 CHECK_EVERY = 5  # steps between two looks at the convergence, on a CPU
 # Largest C / reg of the scaling form: e^-C/reg must leave the dtype room for sums and powers.
 DEEPEST = {torch.float32: 40.0, torch.float64: 300.0}
 
 
 class TokenWeights(NamedTuple):
-    """Weights of both responses' tokens, zero where masked; the plan and its total mass."""
+    """Weights of both responses' tokens, zero where masked; the plan and its total mass.
+
+    A mass too small for its dtype is 0. The weights stay right: they are relative, but for the
+    budget ``none``, which leaves the masses as they are.
+    """
 
     chosen: Float[Tensor, "B m"]
     rejected: Float[Tensor, "B n"]
@@ -80,10 +85,12 @@ def token_weights(
             cost_norm,
             padded=(not mask_chosen.all(), not mask_rejected.all()),
         )
-        part = unbalanced_sinkhorn(cost, a.to(cost), b.to(cost), reg, reg_m)
-        plan = part.new_zeros(len(part), mask_chosen.shape[1], mask_rejected.shape[1])
-        plan[:, part_c, part_r] = part
-        chosen, rejected = rescale(plan.sum(2), plan.sum(1), mask_chosen, mask_rejected, budget)
+        part, peak = _solve(cost, a.to(cost), b.to(cost), reg, reg_m)
+        shape = part.new_zeros(len(part), mask_chosen.shape[1], mask_rejected.shape[1])
+        shape[:, part_c, part_r] = part
+        plan = shape * peak
+        shape = plan if budget == "none" else shape
+        chosen, rejected = rescale(shape.sum(2), shape.sum(1), mask_chosen, mask_rejected, budget)
         return TokenWeights(chosen, rejected, plan, plan.sum((1, 2)))
 
 
@@ -145,10 +152,14 @@ def transport_cost(
         raise ValueError(f"cost_norm must be one of {', '.join(COST_NORMS)}, not {cost_norm!r}")
     precise = torch.promote_types(hidden_chosen.dtype, torch.float32)
     h_c, h_r = hidden_chosen.to(precise), hidden_rejected.to(precise)
+    # Squares of states above 1e15 would overflow; at that size no normalisation sees a factor.
+    unit = torch.maximum(h_c.abs().amax((1, 2)), h_r.abs().amax((1, 2))).clamp_min(1e15) / 1e15
+    h_c, h_r = h_c / unit[:, None, None], h_r / unit[:, None, None]
     valid = mask_chosen[:, :, None] & mask_rejected[:, None]
     cost = torch.cdist(h_c, h_r).masked_fill(~valid, 0.0)
     if cost_norm == "median":
         scale = cost.masked_fill(~valid, math.nan).flatten(1).nanmedian(1).values
+        scale = torch.maximum(scale, 1e-6 * cost.amax((1, 2)))  # it is 0 if most tokens are equal
     else:
         scale = cost.amax((1, 2))
     if cost_norm == "released":
@@ -181,14 +192,31 @@ def unbalanced_sinkhorn(
     few rounds whether u still moves; on a GPU, where that would wait for the device, it does not.
 
     cost: >= 0, finite, float32 or float64. a, b: >= 0, masses; they need not sum to one, or to
-        the same. reg, reg_m, tolerance > 0; reg_m at most 1000 reg, for the rounds grow with it.
+        the same. reg: at least 1e-6, below which rounding decides. reg_m, tolerance > 0; reg_m at
+        most 1000 reg, for the rounds grow with it.
     domain: ``scaling`` as written, ``log`` the same on logarithms, several times slower; ``auto``
         scales in the dtype of cost or in float64, whichever has the range for exp(-cost / reg),
-        and takes logarithms where neither has.
+        and takes logarithms in float64 where neither has.
     """
+    plan, peak = _solve(cost, a, b, reg, reg_m, tolerance, domain)
+    return plan * peak
+
+
+def _solve(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    reg: float,
+    reg_m: float,
+    tolerance: float = 1e-6,
+    domain: str = "auto",
+) -> tuple[Float[Tensor, "B m n"], Float[Tensor, "B 1 1"]]:
+    """`unbalanced_sinkhorn`'s plans over their largest entries, and those, which may underflow."""
     for name, value in (("reg", reg), ("reg_m", reg_m), ("tolerance", tolerance)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be above 0 and finite, got {value}")
+    if reg < SMALLEST:
+        raise ValueError(f"reg must be at least {SMALLEST}, got {reg}")
     if reg_m > 1000 * reg:
         raise ValueError(f"reg_m must be at most 1000 times reg, got {reg_m} and {reg}")
     if domain not in ("auto", "scaling", "log"):
@@ -208,14 +236,19 @@ def unbalanced_sinkhorn(
         apart = reg_m * (a.sum(1) / b.sum(1)).log().abs()
         depth = (cost.amax() + apart.amax()).item() / reg
         fits = [d for d in (dtype, torch.float64) if depth <= DEEPEST[d]]
-        domain, dtype = ("scaling", fits[0]) if fits else ("log", dtype)
+        domain, dtype = ("scaling", fits[0]) if fits else ("log", torch.float64)
     scaled, a, b = -cost.to(dtype) / reg, a.to(dtype), b.to(dtype)
     if domain == "scaling":
         plan = scaling_form(scaled.exp() * valid, a, b, f, rounds, stop)
+        peak = plan.amax((1, 2), keepdim=True)
+        shape = plan / peak.clamp_min(torch.finfo(dtype).tiny)
     else:
         scaled = scaled.masked_fill(~valid, -math.inf)
-        plan = log_form(scaled, a.log(), b.log(), f, rounds, stop)
-    return plan.to(cost.dtype)
+        logs = log_form(scaled, a.log(), b.log(), f, rounds, stop)
+        top = logs.amax((1, 2), keepdim=True)
+        shape = (logs - top.masked_fill(top == -math.inf, 0.0)).exp()
+        peak = top.exp()
+    return shape.to(cost.dtype), peak.to(cost.dtype)
 
 
 def scaling_form(
@@ -234,15 +267,21 @@ def scaling_form(
 
 
 def log_form(kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: float) -> Tensor:
+    """The logarithm of the plan, from those of the kernel and the masses."""
     dead_a, dead_b = a.isinf(), b.isinf()
+    least = torch.finfo(kernel.dtype).min  # of a sum over nothing: no mass on the other side
     u, v = torch.zeros_like(a), torch.zeros_like(b)
     for k in range(rounds):
         before = u
-        u = f * (a - torch.logsumexp(kernel + v[:, None], 2)).masked_fill(dead_a, -math.inf)
-        v = f * (b - torch.logsumexp(kernel + u[:, :, None], 1)).masked_fill(dead_b, -math.inf)
+        u = f * (a - torch.logsumexp(kernel + v[:, None], 2).clamp_min(least)).masked_fill(
+            dead_a, -math.inf
+        )
+        v = f * (b - torch.logsumexp(kernel + u[:, :, None], 1).clamp_min(least)).masked_fill(
+            dead_b, -math.inf
+        )
         if _still(k, u) and torch.allclose(u, before, rtol=0.0, atol=stop):
             break
-    return torch.exp(u[:, :, None] + kernel + v[:, None])
+    return u[:, :, None] + kernel + v[:, None]
 
 
 def _still(k: int, u: Tensor) -> bool:

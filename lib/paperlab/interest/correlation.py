@@ -1,11 +1,11 @@
-"""What an event of a category at a position says about a target: in the data, and in a model.
+"""What an event of a category at a position contributes to a model's answer about a target.
 
-Three measures of a grid (category, position), all for one category of the target:
+Two measures of a grid (category, position), both for one category of the target:
 
-* `mutual_information`: in the data, bits (the authors' "category-wise target-aware correlation");
-* `learned`: in a model's vectors, exp(score) * norm (the authors' measure);
-* `effect`: in a model's answers, nats of the logit that one event moves (ours). The first two read
-  off parts of a model and suit some architectures better than others; this one asks the whole.
+* `learned`: from the model's vectors, exp(score) * norm (the authors' measure). It reads parts of a
+  model, and suits some architectures better than others.
+* `effect`: from the model's answers, the change of the logit, in nats, that one event makes. It is
+  not in the paper, and reads the whole model.
 
 Positions count from the target: column 0 is the most recent event.
 """
@@ -22,58 +22,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
 
     from ..data.store import Batch, Log
-
-EMPTY = 1e-5  # what the authors put in the place of an empty cell
-
-
-def mutual_information(
-    x_positive: Num[Tensor, "*grid"],
-    x_negative: Num[Tensor, "*grid"],
-    positives: Num[Tensor, "*grid"] | float,
-    negatives: Num[Tensor, "*grid"] | float,
-) -> Float[Tensor, "*grid"]:
-    """Bits that X (0/1) holds about a label (0/1), from counts.
-
-    x_positive, x_negative: rows with X = 1 among the positive, the negative ones. positives,
-    negatives: all rows of either label. Empty cells of the 2 x 2 table count as 1e-5.
-    """
-    cells = torch.stack(
-        [
-            torch.stack([x_positive, x_negative]),
-            torch.stack([positives - x_positive, negatives - x_negative]),
-        ]
-    ).double()
-    cells = cells.where(cells > 0, EMPTY)
-    total = cells.sum((0, 1))
-    independent = cells.sum(0, keepdim=True) * cells.sum(1, keepdim=True) / total
-    return (cells / total * (cells / independent).log2()).sum((0, 1))
-
-
-def in_data(
-    history: Int[Tensor, "n T"],
-    target: Int[Tensor, " n"],
-    labels: Num[Tensor, " n"],
-    category: int,
-    categories: int,
-    last: int,
-) -> Float[Tensor, "categories last"]:
-    """`mutual_information` of [the event at p has category c] with the label, over the rows whose
-    target has ``category``.
-
-    history: categories of events, most recent last, 0 for padding. categories: ids run from 0 to
-    categories - 1; row 0 (padding) is 0. last: positions 1..last >= 1, T at most.
-    """
-    rows = target == category
-    recent, y = history[rows].flip(1)[:, :last].long(), labels[rows] > 0
-    place = torch.arange(recent.shape[1], device=recent.device) * categories
-    counts = [
-        torch.bincount((recent[side] + place).flatten(), minlength=categories * last)
-        for side in (y, ~y)
-    ]
-    positive, negative = (c.view(last, categories).t() for c in counts)
-    bits = mutual_information(positive, negative, y.sum(), (~y).sum())
-    bits[0] = 0.0
-    return bits
 
 
 def learned(

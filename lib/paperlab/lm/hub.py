@@ -167,7 +167,7 @@ def tokenise(pairs: Preferences, tokenizer) -> Tokenised:
         return tuple(tokenizer.encode(text, add_special_tokens=False))
 
     def closed(symbols: tuple[int, ...]) -> tuple[int, ...]:
-        return (*ids(symbols), end) if symbols[-1] == pairs.eos else ids(symbols)
+        return (*ids(symbols), end) if symbols[-1:] == (pairs.eos,) else ids(symbols)
 
     padding = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     rows = tuple(Pair(ids(p.prompt), closed(p.chosen), closed(p.rejected)) for p in pairs.pairs)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .. import checks
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
@@ -153,8 +155,10 @@ class TinyLM(nn.Module):
         After the id ``stop`` a row is filled with it. ``cached=False`` reads the whole sequence
         anew for every token: the same tokens, slower.
         """
-        if length < 1 or temperature < 0:
-            raise ValueError(f"length >= 1 and temperature >= 0, got {length} and {temperature}")
+        checks.whole(length=length)
+        checks.at_least(0, temperature=temperature)
+        if not ids.shape[1]:
+            raise ValueError("ids must hold at least one token a row; start with an end-of-text")
         training = self.training
         self.eval()
         cache = Cache(len(self.blocks)) if cached else None
@@ -165,7 +169,9 @@ class TinyLM(nn.Module):
             if temperature == 0:
                 token = logits.argmax(1)
             else:
-                odds = F.softmax(logits / temperature, 1)
+                # Without the largest logit: a temperature near 0 would make it infinite.
+                apart = (logits - logits.amax(1, keepdim=True)).double()
+                odds = F.softmax(apart / temperature, 1).float()
                 token = torch.multinomial(odds, 1, generator=generator)[:, 0]
             if stop is not None:
                 token = token.masked_fill(done, stop)

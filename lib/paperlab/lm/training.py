@@ -77,11 +77,23 @@ class Tuning(L.LightningModule):
     # see `paperlab.loop.Trainable` ----------------------------------------------------------------
 
     def check(self, data: Preferences) -> None:
-        """Refuse parts without a pair. data: `Preferences`, or `paperlab.loop.Parts` of them."""
+        """Refuse parts without a pair, and pairs with an empty response.
+
+        data: `Preferences`, or `paperlab.loop.Parts` of them.
+        """
         for part in ("train", "valid", "test"):
-            pairs = getattr(data, part, None)
-            if pairs is not None and not len(pairs):
+            pairs = getattr(data, part, data if part == "train" else None)
+            if pairs is None:
+                continue
+            if not len(pairs):
                 raise ValueError(f"{part} must hold at least one pair")
+            rows = getattr(pairs, "pairs", ())
+            rows = getattr(rows, "pairs", rows)  # the pairs behind log-probs of a reference
+            empty = [k for k, pair in enumerate(rows) if not (pair.chosen and pair.rejected)]
+            if empty:
+                raise ValueError(
+                    f"{part}: pair {empty[0]} has an empty response: no token to score"
+                )
 
     def batches(self, pairs: Preferences, batch_size: int, seed: int) -> Batches:
         return Batches(pairs, batch_size, seed)

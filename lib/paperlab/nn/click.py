@@ -117,9 +117,14 @@ class ClickModel(L.LightningModule):
         return len(batch.labels)
 
     def evaluate(self, log: Log, part: str = "test") -> dict[str, float]:
-        """AUC, logloss and, where the log has users, GAUC on a part of a log."""
+        """AUC, logloss and, where the log has users, GAUC on a part of a log.
+
+        Raises FloatingPointError where a logit is NaN.
+        """
         split: Split = getattr(log, part)
         logits, labels = self.predict(split), split.labels[:, 0]
+        if logits.isnan().any():
+            raise FloatingPointError(f"{log.name}.{part}: logits are NaN; training has diverged")
         scores = {"auc": metrics.auc(logits, labels), "logloss": metrics.logloss(logits, labels)}
         users = log.user(part)
         if users is not None:

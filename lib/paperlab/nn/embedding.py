@@ -114,7 +114,7 @@ class FeatureEmbedding(nn.Module):
         history = batch.history + self.history_offsets
         rows = self._look_up(torch.cat([ids.flatten(), history.flatten()]))
         rows, events = rows.split([ids.numel(), history.numel()])
-        return rows.view(*ids.shape, -1), events.view(*history.shape[:2], -1)
+        return rows.view(*ids.shape, -1), events.view(*history.shape[:2], self.d_events)
 
     def _look_up(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n dim"]:
         return self.lookup(self.table.weight, ids) if self.lookup else self.table(ids)

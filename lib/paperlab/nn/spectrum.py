@@ -1,7 +1,7 @@
-"""How many directions an embedding table uses: two numbers of its singular values s_1 >= s_2 >= ..
+"""How many directions an embedding table uses: its effective rank.
 
-Both are 1 for a table of rank one and the width for a table that uses all directions alike. Neither
-depends on the table's scale. A row that was never trained keeps its random start and makes a table
+It is 1 for a table of rank one and the width for a table that uses all directions alike. It does not
+depend on the table's scale. A row that was never trained keeps its random start and makes a table
 look richer than what was learned: give the trained rows.
 """
 
@@ -21,20 +21,8 @@ def effective_rank(table: Float[Tensor, "n d"]) -> float:
 
     NaN for a table of zeros. Raises ValueError for a table that is not a matrix with rows.
     """
-    p = _shares(table)
-    return torch.special.entr(p).sum().exp().item()
-
-
-def information_abundance(table: Float[Tensor, "n d"]) -> float:
-    """sum_i s_i / s_1, in [1, min(n, d)] (Guo et al. 2024, "Embedding Collapse", Def. 1).
-
-    NaN for a table of zeros. Raises ValueError for a table that is not a matrix with rows.
-    """
-    return (1 / _shares(table)[0]).item()
-
-
-def _shares(table: Tensor) -> Tensor:
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"table must be (n, d) with n, d >= 1, got {tuple(table.shape)}")
     values = torch.linalg.svdvals(table.detach().double())
-    return values / values.sum()
+    p = values / values.sum()
+    return torch.special.entr(p).sum().exp().item()

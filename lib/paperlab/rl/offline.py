@@ -55,7 +55,7 @@ class OfflineAgent(L.LightningModule):
         return {"optimizer": adam, "lr_scheduler": {"scheduler": falls, "interval": "step"}}
 
     def check(self, log: Log) -> None:
-        """Raise ValueError for a log that lacks a column, is empty or ragged."""
+        """Raise ValueError for a log that lacks a column, is empty or ragged, or is not finite."""
         if missing := [name for name in self.columns if name not in log]:
             raise ValueError(
                 f"log must have the columns {', '.join(self.columns)}, lacks {missing}"
@@ -63,6 +63,8 @@ class OfflineAgent(L.LightningModule):
         lengths = {name: len(column) for name, column in log.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise ValueError(f"log must have columns of one length, at least 1, got {lengths}")
+        tables = {n: c.table if isinstance(c, Lookup) else c for n, c in log.items()}
+        checks.finite(**{f"log[{n!r}]": t for n, t in tables.items() if t.is_floating_point()})
 
     def batches(self, log: Log, batch_size: int, seed: int | Sequence[int]) -> Draws:
         seeds = (seed,) if isinstance(seed, int) else tuple(seed)

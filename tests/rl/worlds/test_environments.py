@@ -89,11 +89,30 @@ def test_a_single_environment_is_a_vector_of_one():
 @pytest.mark.parametrize("wrong", [3, -1, 0.5, np.nan, None, "1"])
 def test_actions_outside_their_space_are_refused(name, wrong):
     one, many = (gymnasium.make(name).unwrapped, gymnasium.make_vec(name, num_envs=4).unwrapped)
-    for env, given in ((one, wrong), (many, [0, 0, wrong, 0]), (many, [0, 0]), (one, [0])):
+    ragged = (many, [0, [0], 0, 0])
+    for env, given in ((one, wrong), (many, [0, 0, wrong, 0]), (many, [0, 0]), (one, [0]), ragged):
+        with pytest.raises(gymnasium.error.ResetNeeded, match="reset must be called before step"):
+            type(env)(env.world, *([4] if env is many else []), 5).step(given)
         env.reset(seed=0)
         with pytest.raises(ValueError, match="actions must be integers in 0..") as error:
             env.step(given)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize(
+    "wrong", [[0, 9], [0, -1], [0.0, 1.0], [0, np.nan], [0], [[0, 1]], [True, False]]
+)
+def test_worlds_refuse_actions_without_an_environment_as_well(name, wrong):
+    """And draw nothing: the next step is as if the wrong one had never been asked for."""
+    world = gymnasium.make(name).unwrapped.world
+    draws = [np.random.default_rng(3) for _ in range(2)]
+    state = world.begin(np.random.default_rng(0), 2)
+    with pytest.raises(ValueError, match="actions must be integers in 0.."):
+        world.advance(draws[0], state, wrong)
+    for kind in (np.int8, np.uint8, np.int64):
+        after = [world.advance(draw, state, np.array([0, 1], kind))[0] for draw in draws]
+        np.testing.assert_array_equal(*after)
 
 
 @pytest.mark.parametrize("name", IDS)

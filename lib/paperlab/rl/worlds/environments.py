@@ -6,7 +6,8 @@ Importing this registers ``UserAuthorFunnel-v0`` and ``LiveAlloc-v0`` with Gymna
 begins, moves and looks:
 
     begin(draw, n) -> states (n,)
-    advance(draw, states, actions) -> next states, rewards, terminated, info of arrays
+    advance(draw, states, actions) -> next states, rewards, terminated, info of arrays; ValueError
+        for actions outside 0..world.n_actions-1
     observe(draw, states) -> float32 (n, world.observed) within world.limits
 """
 
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ... import checks
-from ...mdp import valid_actions
 from .funnel import FunnelModel
 from .live import LiveModel
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class WorldVectorEnv(VectorEnv):
     """num_envs independent environments, each step one batch step without a Python loop over them.
 
-    horizon: steps after which an episode is truncated, >= 1. Raises ValueError for actions outside
-    their space.
+    horizon: steps after which an episode is truncated, >= 1.
+    Raises ValueError for actions outside their space, ResetNeeded for a step before the first reset.
     The autoreset is Gymnasium's ``NEXT_STEP``: the step that ends an episode returns its last
     observation, and the next step begins a new one, ignores the action, and pays 0; rows of
     ``info["fresh"]`` say where.
@@ -48,6 +49,7 @@ class WorldVectorEnv(VectorEnv):
         self.action_space = spaces.MultiDiscrete(np.full(num_envs, world.n_actions))
         shape = (num_envs, world.observed)
         self.observation_space = spaces.Box(*world.limits, shape, np.float32)
+        self._state = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -57,8 +59,9 @@ class WorldVectorEnv(VectorEnv):
         return self.world.observe(self.np_random, self._state), {}
 
     def step(self, actions: Int[np.ndarray, " B"]):
+        if self._state is None:
+            raise ResetNeeded("reset must be called before step")
         draw, fresh = self.np_random, self._over
-        actions = valid_actions(actions, (self.num_envs,), self.world.n_actions)
         state, reward, ended, info = self.world.advance(draw, self._state, actions)
         steps = self._steps + 1
         if fresh.any():

@@ -125,7 +125,8 @@ class LiveModel:
         return whole.reshape(2, N, N)
 
     def transitions(self, discount: float) -> Float[np.ndarray, "2 S S"]:
-        """Discounted transitions; leaving takes its share of every row."""
+        """Discounted transitions; leaving takes its share of every row. discount: in [0, 1]."""
+        checks.inside("[0, 1]", discount=discount)
         return discount * (1 - self.p_leave)[:, None] * self.moves
 
     def exact_values(self, policy, discount: float | None = None) -> dict[str, np.ndarray]:
@@ -173,8 +174,9 @@ class LiveModel:
         """One request of a batch: next states, the paper's rewards, left, and the signals.
 
         The next state of a session that was left is where it would have gone: no one sees it.
+        Raises ValueError for actions other than 0 and 1.
         """
-        n, inserted = len(state), np.asarray(action) == 1
+        n, inserted = len(state), mdp.valid_actions(action, (len(state),), self.n_actions) == 1
         engaged = inserted & (draw.random(n) < self.p_engage[state])
         xi = draw.standard_normal(n)
         while (outside := np.flatnonzero(np.abs(xi) > CUT)).size:
