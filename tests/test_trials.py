@@ -193,3 +193,13 @@ def test_milliseconds_is_the_median_after_a_warm_up(monkeypatch):
     assert len(calls) == 4
     with pytest.raises(ValueError, match="passes must be at least 3, got 2"):
         trials.milliseconds(lambda: None, passes=2)
+
+
+def test_calls_that_are_timed_together_take_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = trials.milliseconds_in_turn(calls, laps=3)
+    assert found.keys() == calls.keys() and min(found.values()) >= 0
+    assert "".join(order) == ("a" * 4 + "b" * 4) * 3  # each warms up and is timed three times
+    with pytest.raises(ValueError, match="laps must be at least 3"):
+        trials.milliseconds_in_turn(calls, laps=2)

@@ -113,3 +113,15 @@ def milliseconds(call: Callable[[], object], passes: int = 20) -> float:
             torch.cuda.synchronize()
         spent.append(time.perf_counter() - began)
     return 1e3 * statistics.median(spent[1:])
+
+
+def milliseconds_in_turn(
+    calls: Mapping[str, Callable[[], object]], laps: int = 7
+) -> dict[str, float]:
+    """`milliseconds` of several calls, which take turns: medians over ``laps`` >= 3.
+
+    Other work on the machine then slows all of them alike.
+    """
+    checks.whole(3, laps=laps)
+    spent = [{name: milliseconds(call, 3) for name, call in calls.items()} for _ in range(laps)]
+    return {name: statistics.median(lap[name] for lap in spent) for name in calls}
