@@ -118,10 +118,10 @@ def milliseconds(call: Callable[[], object], passes: int = 20) -> float:
 def milliseconds_in_turn(
     calls: Mapping[str, Callable[[], object]], laps: int = 7
 ) -> dict[str, float]:
-    """`milliseconds` of several calls, which take turns: medians over ``laps`` >= 3.
+    """`milliseconds` of several calls, which take turns; of ``laps`` >= 3 each its quickest.
 
-    Other work on the machine then slows all of them alike.
+    Other work on the machine slows laps, and hardly ever all of them.
     """
     checks.whole(3, laps=laps)
     spent = [{name: milliseconds(call, 3) for name, call in calls.items()} for _ in range(laps)]
-    return {name: statistics.median(lap[name] for lap in spent) for name in calls}
+    return {name: min(lap[name] for lap in spent) for name in calls}

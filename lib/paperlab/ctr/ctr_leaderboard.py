@@ -57,7 +57,11 @@ def builders(dim: int = 8, std: float = 0.03) -> dict[str, Builder]:
     def deep(cls: type[ClickModel], **more) -> Builder:
         return lambda schema, w: cls(schema, dim, widths=(w, w), **more, **own)
 
+    def streams(w: int) -> tuple[tuple[int, ...], ...]:
+        return (2 * w, 2 * w), (2 * w,)
+
     stack = {"layers": 2, "n_lcb": 8, "n_fmb": 8, "rank": 4}
+    mixer = {"tokens": 2, "layers": 2, "expansion": 1}
     plain = {"batch_norm": False} | own
     return {
         "LR": lambda s, _: LR(s, **own),
@@ -81,17 +85,13 @@ def builders(dim: int = 8, std: float = 0.03) -> dict[str, Builder]:
         "AutoInt+": deep(AutoInt, layers=2, attention_dim=16),
         "AFN+": deep(AFN, units=16),
         "FINAL-1B": lambda s, w: FINAL(s, dim, blocks=((2 * w, 2 * w),), **own),
-        "FINAL-2B": lambda s, w: FINAL(s, dim, blocks=((2 * w, 2 * w), (2 * w,)), **own),
+        "FINAL-2B": lambda s, w: FINAL(s, dim, blocks=streams(w), **own),
         "DualMLP": lambda s, w: DualMLP(s, dim, widths=((w, w), (w,)), **plain),
-        "FinalMLP": lambda s, w: FinalMLP(
-            s, dim, widths=((2 * w, 2 * w), (2 * w,)), heads=2, **plain
-        ),
+        "FinalMLP": lambda s, w: FinalMLP(s, dim, widths=streams(w), heads=2, **plain),
         "MLCC": deep(MLCC, dropout=0.0),
         "SSR-D": lambda s, w: SSR(s, dim=dim, views=4, width=w, **own),
         "Wukong": lambda s, w: Wukong(s, dim, fmb_widths=(w,), widths=(w,), **stack, **own),
-        "RankMixer": lambda s, w: RankMixer(
-            s, dim, tokens=2, width=2 * w, layers=2, expansion=1, **own
-        ),
+        "RankMixer": lambda s, w: RankMixer(s, dim, width=2 * w, **mixer, **own),
     }
 
 
