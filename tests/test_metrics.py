@@ -140,3 +140,31 @@ def test_one_class_has_no_auc_but_a_logloss():
     for labels in (torch.zeros(4), torch.ones(4)):
         assert all(math.isnan(score(RANKED, labels)) for score in SCORERS[:1] + SCORERS[2:])
         assert metrics.logloss(RANKED, labels) > 0
+
+
+def test_calibration_undoes_a_scale_and_a_shift():
+    draw = torch.Generator().manual_seed(0)
+    true = 2 * torch.randn(20_000, generator=draw) - 1
+    clicks = (torch.rand(20_000, generator=draw) < true.sigmoid()).float()
+    (v, t), (valid, test) = true.chunk(2), clicks.chunk(2)
+    plain = metrics.logloss(t, test)
+    for a, b in ((1.0, 0.0), (3.0, 2.0), (0.2, -4.0), (-1.0, 0.0)):
+        found = metrics.calibrated_logloss(a * t + b, test, a * v + b, valid)
+        assert found == pytest.approx(plain, abs=1e-3)
+    assert metrics.logloss(3 * t + 2, test) > plain + 0.2
+    constant = metrics.calibrated_logloss(torch.zeros(10_000), test, torch.zeros(10_000), valid)
+    rate = valid.mean().logit()
+    assert constant == pytest.approx(metrics.logloss(rate.expand(10_000), test), abs=1e-6)
+
+
+def test_calibration_is_logistic_regression_on_the_logit():
+    from sklearn.linear_model import LogisticRegression
+
+    draw = torch.Generator().manual_seed(1)
+    v, t = torch.randn(2, 500, generator=draw)
+    valid, test = (torch.rand(2, 500, generator=draw) < torch.stack([v, t]).sigmoid()).float()
+    platt = LogisticRegression(C=1e9).fit(v[:, None], valid)
+    slow = metrics.logloss(torch.from_numpy(platt.decision_function(t[:, None])), test)
+    assert metrics.calibrated_logloss(t, test, v, valid) == pytest.approx(slow, abs=1e-5)
+    with pytest.raises(ValueError, match="valid_labels must hold both classes"):
+        metrics.calibrated_logloss(t, test, v, torch.ones(500))

@@ -98,6 +98,22 @@ def test_any_text_for_any_parameter_is_cast_or_refused_never_a_traceback(path, t
             runs.settle(path, "quick", {name + "_": text})
 
 
+def test_a_profile_may_be_a_file(tmp_path):
+    small = project(tmp_path)
+    known, file = inspect(small), tmp_path / "mine.toml"
+    name, whole = next((n, p) for n, p in known.items() if p.type == "int")
+    file.write_text(f"# a comment\n{name} = {whole.default + 1}\n")
+    chosen = runs.settle(small, str(file))
+    assert chosen == {n: p.default for n, p in known.items()} | {name: whole.default + 1}
+    assert runs.settle(small, str(file), {name: str(whole.default)})[name] == whole.default
+    for text, message in (("x = = 1", "mine.toml: not TOML"), ("zzz = 1", "mine.toml: .* 'zzz'")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            runs.settle(small, str(file))
+    with pytest.raises(ValueError, match="cannot be read"):
+        runs.settle(small, str(tmp_path / "none.toml"))
+
+
 def test_a_run_writes_notebook_and_record(tmp_path):
     path = project(
         tmp_path,

@@ -104,6 +104,22 @@ def test_every_rate_is_tried_at_the_first_seed_only_and_the_best_is_taken():
     assert [row["edge"] for row, _ in found] == [False] * 4  # nothing was searched
 
 
+def test_a_grid_whose_end_is_best_is_continued():
+    found, made = compare(rates=(1e-4, 1e-3), widen=5, builders={"a": lambda _, w: Line()})
+    assert found[0][0]["lr"] == pytest.approx(0.1) and not found[0][0]["edge"]  # of .0001 ... 1
+    found, _ = compare(rates=(1e-4, 1e-3), widen=1)
+    assert found[0][0]["lr"] == pytest.approx(0.01) and found[0][0]["edge"]
+    low = {"metric": ("error", "higher"), "widen": 2}  # the slowest rate wins: down, twice
+    found, _ = compare(rates=(1e-2, 1e-3), **low)
+    assert found[0][0]["lr"] == pytest.approx(1e-5) and found[0][0]["edge"]
+    found, made = compare(rates=(0.1, 1e-3, 1e20), widen=3, seeds=[0], epochs=3)
+    assert len(made) == 6 and not found[0][0]["edge"]  # one that diverges bounds the grid too
+    _, made = compare(rates=(0.1, 0.1), widen=3, seeds=[0])
+    assert len(made) == 2  # one rate is no grid
+    with pytest.raises(ValueError, match="widen must be at least 0, got -1"):
+        compare(widen=-1)
+
+
 def test_another_metric_and_direction_choose():
     found, _ = compare(rates=(1e-3, 0.1), metric=("error", "higher"))
     assert {row["lr"] for row, _ in found} == {1e-3}
@@ -221,3 +237,13 @@ def test_milliseconds_is_the_median_after_a_warm_up(monkeypatch):
     assert len(calls) == 4
     with pytest.raises(ValueError, match="passes must be at least 3, got 2"):
         trials.milliseconds(lambda: None, passes=2)
+
+
+def test_calls_that_are_timed_together_take_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = trials.milliseconds_in_turn(calls, laps=3)
+    assert found.keys() == calls.keys() and min(found.values()) >= 0
+    assert "".join(order) == ("a" * 4 + "b" * 4) * 3  # each warms up and is timed three times
+    with pytest.raises(ValueError, match="laps must be at least 3"):
+        trials.milliseconds_in_turn(calls, laps=2)

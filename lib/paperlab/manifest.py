@@ -94,19 +94,36 @@ class Manifest:
     def profile(self, name: str, known: dict[str, Parameter]) -> dict[str, Any]:
         """A profile's values as the types of the notebook's parameters; "quick" has none.
 
+        name: a profile of the manifest, or a TOML file, FILE.toml, whose keys are parameters.
         Raises BadInput for an unknown profile, and for a parameter or a value that does not fit.
         """
-        if name != "quick" and name not in self.profiles:
+        if name.endswith(".toml"):
+            chosen, where = _profile_file(Path(name)), Path(name).name
+        elif name == "quick" or name in self.profiles:
+            chosen, where = self.profiles.get(name, {}), f"{self.stem}.toml: profiles.{name}"
+        else:
             names = ", ".join(["quick", *self.profiles])
-            raise BadInput(f"{self.slug} has no profile {name!r}; it has: {names}")
+            raise BadInput(f"{self.slug} has no profile {name!r}; it has: {names}, or FILE.toml")
         values = {}
-        for key, value in self.profiles.get(name, {}).items():
+        for key, value in chosen.items():
             try:
                 parameter = pick(known, key, self.slug)
                 values[parameter.name] = parameter.cast(value)
             except BadInput as error:
-                raise BadInput(f"{self.stem}.toml: profiles.{name}: {error}") from None
+                raise BadInput(f"{where}: {error}") from None
         return values
+
+
+def _profile_file(path: Path) -> dict[str, Any]:
+    """The values of a profile that is a file of its own; raises BadInput."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError):
+        raise BadInput(
+            f"{path} cannot be read: a profile file is TOML, NAME = value a line"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path.name}: not TOML: {str(error).splitlines()[0]}") from None
 
 
 def read(path: Path) -> Manifest:

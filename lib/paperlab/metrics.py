@@ -43,6 +43,34 @@ def logloss(logits: Float[Tensor, " n"], labels: Num[Tensor, " n"]) -> float:
     return -F.logsigmoid(torch.where(labels == 1, logits, -logits).double()).mean().item()
 
 
+def calibrated_logloss(
+    logits: Float[Tensor, " n"],
+    labels: Num[Tensor, " n"],
+    valid_logits: Float[Tensor, " m"],
+    valid_labels: Num[Tensor, " m"],
+) -> float:
+    """`logloss` of a * logit + b, where a and b are fitted on the validation part (Platt 1999).
+
+    What a model gains by it is calibration; what is left depends on how it ranks. Nats. Raises
+    ValueError where the validation part lacks a class.
+    """
+    from scipy.optimize import minimize
+
+    _scorable(valid_logits, valid_labels)
+    if len(valid_labels.unique()) < 2:
+        raise ValueError("valid_labels must hold both classes")
+    x, y = valid_logits.double(), valid_labels.double()
+
+    def loss_and_slope(ab):
+        score = ab[0] * x + ab[1]
+        off = (score.sigmoid() - y) / len(y)
+        value = F.binary_cross_entropy_with_logits(score, y)
+        return value.item(), torch.stack([off @ x, off.sum()]).numpy()
+
+    a, b = minimize(loss_and_slope, [1.0, 0.0], jac=True, tol=1e-8).x
+    return logloss(a * logits.double() + b, labels)
+
+
 def _scorable(scores: Tensor, labels: Tensor, *users: Tensor) -> None:
     """Refuse what no metric here can score."""
     shapes = [tuple(t.shape) for t in (scores, labels, *users)]

@@ -41,6 +41,7 @@ def settle(
 ) -> dict[str, Any]:
     """All parameters of a run: defaults, then the profile's, then the overrides.
 
+    profile: one of the manifest, or a TOML file of parameters, FILE.toml.
     Raises BadInput for an unknown profile or name, a wrong type or an impossible value.
     """
     known, slug = inspect(notebook), NOTEBOOK.fullmatch(notebook.stem)[2]
@@ -68,6 +69,9 @@ def run(
     likewise.
     """
     parameters = settle(notebook, profile, overrides)
+    profile = Path(
+        profile
+    ).name  # of a file: with its ending, so that it is no profile of the manifest
     import papermill  # seconds, not spent on a value that is refused
     from papermill.exceptions import PapermillExecutionError
 

@@ -20,6 +20,7 @@ def compare(
     *,
     seeds: Sequence[int],
     rates: Sequence[float] = (1e-3,),
+    widen: int = 0,
     budget: int | None = None,
     metric: tuple[str, str] | None = None,
     **options,
@@ -31,6 +32,8 @@ def compare(
         rows of one seed are paired over models.
     rates: different learning rates, above 0, all tried at the first seed; the one with the best
         metric is taken. One that ends in a loss or a score that is not finite loses to all others.
+    widen: how many more rates may be tried while the best lies at an end of several: each continues
+        the grid by the ratio of the two rates at that end.
     budget: dense parameters that every model has within 5 %, by its width; None: no width is sought.
     metric: (name, "higher" or "lower"), read from the validation part, else from the last check;
         None takes the model's ``select``.
@@ -38,10 +41,12 @@ def compare(
 
     A row holds log, model, seed, the metrics (of the test part, else of the validation part, else of
     the last check), valid_METRIC, parameters by kind, width, lr, seconds, samples_per_second, and
-    ``edge``: the best rate is the lowest or highest of several, so that a better one may lie beyond.
+    ``edge``: the best rate is the lowest or highest of all that were tried, so that a better one may
+    lie beyond.
     Raises ValueError for an empty list, a repeated seed or rate, one out of range, and a budget that
     no width meets; FloatingPointError where no rate trains.
     """
+    checks.whole(0, widen=widen)
     for name, values in (("builders", builders), ("seeds", seeds), ("rates", rates)):
         if not len(values):
             raise ValueError(f"{name} must not be empty")
@@ -66,18 +71,22 @@ def compare(
             model.lr = rate
             return fit(model, data, seed=seed, **options), model
 
-        tried, failed = {}, None
-        for rate in rates:
-            try:
-                tried[rate] = run(rate, seeds[0])
-            except FloatingPointError as error:
-                failed = error
-        if not tried:
-            raise failed
-        best = next(iter(tried))
-        if len(rates) > 1:
-            best = max(tried, key=lambda rate: _quality(*tried[rate], metric))
-        edge = len(rates) > 1 and best in (min(rates), max(rates))
+        tried, grid, todo, failed = {}, [], list(dict.fromkeys(rates)), None
+        while todo:
+            grid = sorted([*grid, *todo])
+            for rate in todo:
+                try:
+                    tried[rate] = run(rate, seeds[0])
+                except FloatingPointError as error:
+                    failed = error
+            if not tried:
+                raise failed
+            best = next(iter(tried))
+            if len(grid) > 1:
+                best = max(tried, key=lambda rate: _quality(*tried[rate], metric))
+            edge = len(grid) > 1 and best in (grid[0], grid[-1])
+            more = edge and len(grid) < len(set(rates)) + widen
+            todo = [best * best / grid[1 if best == grid[0] else -2]] if more else []
         for seed in seeds:
             done, model = tried[best] if seed == seeds[0] else run(best, seed)
             key = (metric or model.select or (None,))[0]
@@ -112,3 +121,15 @@ def milliseconds(call: Callable[[], object], passes: int = 20) -> float:
             torch.cuda.synchronize()
         spent.append(time.perf_counter() - began)
     return 1e3 * statistics.median(spent[1:])
+
+
+def milliseconds_in_turn(
+    calls: Mapping[str, Callable[[], object]], laps: int = 7
+) -> dict[str, float]:
+    """`milliseconds` of several calls, which take turns; of ``laps`` >= 3 each its quickest.
+
+    Other work on the machine slows laps, and hardly ever all of them.
+    """
+    checks.whole(3, laps=laps)
+    spent = [{name: milliseconds(call, 3) for name, call in calls.items()} for _ in range(laps)]
+    return {name: min(lap[name] for lap in spent) for name in calls}

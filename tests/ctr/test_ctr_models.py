@@ -6,17 +6,23 @@ import textwrap
 
 import pytest
 import torch
+from paperlab.ctr.baselines.afn import AFN
 from paperlab.ctr.baselines.autoint import AutoInt
 from paperlab.ctr.baselines.dcn import DCN
 from paperlab.ctr.baselines.dcnv2 import DCNv2
 from paperlab.ctr.baselines.deepfm import DeepFM
 from paperlab.ctr.baselines.dlrm import DLRM
 from paperlab.ctr.baselines.dnn import DNN
+from paperlab.ctr.baselines.edcn import EDCN
+from paperlab.ctr.baselines.fibinet import FiBiNET
 from paperlab.ctr.baselines.final import FINAL
 from paperlab.ctr.baselines.fm import FM
+from paperlab.ctr.baselines.fwfm import FwFM
 from paperlab.ctr.baselines.gdcn import GDCN
 from paperlab.ctr.baselines.lr import LR
 from paperlab.ctr.baselines.masknet import MaskNet
+from paperlab.ctr.baselines.nfm import NFM
+from paperlab.ctr.baselines.pnn import PNN
 from paperlab.ctr.baselines.rankmixer import RankMixer
 from paperlab.ctr.baselines.wide_and_deep import WideAndDeep
 from paperlab.ctr.baselines.wukong import Wukong
@@ -63,6 +69,22 @@ MODELS = {
     "FINAL sum": lambda: FINAL(SCHEMA, 4, blocks=((8,),), kind="sum", gate=True),
     "FINAL two blocks": lambda: FINAL(SCHEMA, 4, blocks=((8, 8), (8,))),
     "DLRM": lambda: DLRM(SCHEMA, 4, bottom_widths=(8,), widths=(8, 8)),
+    "NFM": lambda: NFM(SCHEMA, 4, widths=(8, 8)),
+    "NFM normed": lambda: NFM(SCHEMA, 4, widths=(8,), batch_norm=True, dropout=0.1),
+    "FwFM": lambda: FwFM(SCHEMA, 4),
+    "FwFM field": lambda: FwFM(SCHEMA, 4, linear="field"),
+    "IPNN": lambda: PNN(SCHEMA, 4, widths=(8, 8)),
+    "OPNN": lambda: PNN(SCHEMA, 4, product="outer", widths=(8, 8)),
+    "PNN*": lambda: PNN(SCHEMA, 4, product="both", widths=(8, 8)),
+    "FiBiNET": lambda: FiBiNET(SCHEMA, 4, reduction=1, widths=(8, 8)),
+    "FiBiNET all": lambda: FiBiNET(SCHEMA, 4, kind="all", reduction=1, widths=(8,)),
+    "FiBiNET each": lambda: FiBiNET(SCHEMA, 4, kind="each", reduction=1, widths=(8,)),
+    "AFN": lambda: AFN(SCHEMA, 4, units=6, ensemble=False, widths=(8,)),
+    "AFN+": lambda: AFN(SCHEMA, 4, units=6, widths=(8, 8)),
+    "EDCN": lambda: EDCN(SCHEMA, 4, crosses=2),
+    "EDCN addition": lambda: EDCN(SCHEMA, 4, bridge="addition", crosses=2, hidden=8),
+    "EDCN joined": lambda: EDCN(SCHEMA, 4, bridge="concatenation", crosses=2),
+    "EDCN apart": lambda: EDCN(SCHEMA, 4, bridge=None, regulation=False, crosses=2),
     "RankMixer": lambda: RankMixer(SCHEMA, 4, tokens=3, width=12, expansion=2),
     "DualMLP": lambda: DualMLP(SCHEMA, 4, widths=((8, 8), (8,))),
     "FinalMLP": lambda: FinalMLP(SCHEMA, 4, **FINALMLP_SIZE),
@@ -189,7 +211,7 @@ def test_base_options_reach_the_base():
 
 WIDE = Schema((Field("a", size=3000), Field("b", size=3000), Field("n", kind="numeric")))
 ALL = [LR, FM, DNN, DeepFM, DCN, DCNv2, AutoInt, Wukong, WideAndDeep, XDeepFM, MaskNet, GDCN]
-ALL += [FINAL, DLRM, RankMixer, SSR, MLCC, DualMLP, FinalMLP]
+ALL += [FINAL, DLRM, RankMixer, SSR, MLCC, DualMLP, FinalMLP, NFM, FwFM, PNN, FiBiNET, EDCN, AFN]
 
 
 @pytest.mark.parametrize("build", ALL)
@@ -227,6 +249,12 @@ from jaxtyping import TypeCheckError, install_import_hook
 typing.TYPE_CHECKING = True                  # our annotations' names now exist at run time
 with install_import_hook(["paperlab.ctr", "paperlab.nn"], "beartype.beartype"):
     from paperlab import nn
+    from paperlab.ctr.baselines.afn import AFN
+    from paperlab.ctr.baselines.edcn import EDCN
+    from paperlab.ctr.baselines.fibinet import FiBiNET
+    from paperlab.ctr.baselines.fwfm import FwFM
+    from paperlab.ctr.baselines.nfm import NFM
+    from paperlab.ctr.baselines.pnn import PNN
     from paperlab.ctr.baselines.autoint import AutoInt
     from paperlab.ctr.baselines.dcn import DCN
     from paperlab.ctr.baselines.dcnv2 import DCNv2
