@@ -76,6 +76,88 @@ def slow_pdwis(reward, ratio, who, step, gamma):
     return value
 
 
+def slow_dr(reward, ratio, q, v, who, step, gamma):
+    total, users = 0.0, sorted(set(who))
+    for t in range(step.max() + 1):
+        weights, before = [], []
+        for u in users:
+            weights.append(np.prod(ratio[(who == u) & (step <= t)]))
+            before.append(np.prod(ratio[(who == u) & (step < t)]))
+        for k, u in enumerate(users):
+            now = (who == u) & (step == t)
+            missed = (reward[now] - q[now]).sum() * weights[k] / sum(weights)
+            total += gamma**t * (missed + v[now].sum() * before[k] / sum(before))
+    return total
+
+
+def test_doubly_robust_by_hand_and_by_a_loop():
+    # one step a trajectory: the mean of v, and what the model missed by the self-normalised weights
+    q, v = np.array([0.5, 0.5, 1.0]), np.array([0.2, 0.4, 0.9])
+    args = np.arange(3), np.zeros(3, int), np.ones(3, bool), 0.9
+    found = ope.doubly_robust(REWARD[:3], np.array([1.0, 2.0, 5.0]), q, v, *args)
+    assert found.value == pytest.approx(1.5 / 3 + (1 * 0.5 + 2 * -0.5 + 5 * 1.0) / 8)
+    P, R, pi, mu = chain(4)
+    log, draw = walk(P, R, mu, 30), np.random.default_rng(0)
+    ratio = ope.ratios(pi, log["state"], log["action"], mu[log["state"], log["action"]])
+    guess = draw.normal(size=(2, len(ratio)))
+    order = log["trajectory"], log["step"]
+    found = ope.doubly_robust(log["reward"], ratio, *guess, *order, log["done"], 0.8)
+    assert found.value == pytest.approx(slow_dr(log["reward"], ratio, *guess, *order, 0.8))
+
+
+def test_doubly_robust_without_a_model_is_weighted_importance_sampling():
+    zero = np.zeros(5)
+    plain = ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST, 0.5)
+    found = ope.doubly_robust(REWARD, RATIO, zero, zero, WHO, STEP, LAST, 0.5)
+    assert found.value == pytest.approx(plain.value) and found.error == pytest.approx(plain.error)
+
+
+def test_an_exact_model_takes_the_spread_away_and_a_wrong_one_does_no_harm():
+    P, R, pi, mu = chain()
+    log = walk(P, R, mu, 20_000)
+    s, a = log["state"], log["action"]
+    V = value(P, R, pi, 0.9)
+    Q, v0 = R + 0.9 * P @ V, (pi * R.T).sum(1)[s]
+    ratio = ope.ratios(pi, s, a, mu[s, a])
+    order = log["trajectory"], log["step"], log["done"], 0.9
+    plain = ope.per_decision_wis(log["reward"], ratio, *order)
+    exact = ope.doubly_robust(log["reward"], ratio, Q[a, s], V[s], *order)
+    wrong = ope.doubly_robust(log["reward"], ratio, 0.5 * Q[a, s], 0.5 * V[s], *order)
+    once = log["step"] == 0  # where nothing follows, only the rewards' own noise is left
+    first = log["trajectory"][once], np.zeros(once.sum(), int), np.ones(once.sum(), bool), 0.0
+    bare = ope.per_decision_wis(log["reward"][once], ratio[once], *first)
+    guided = ope.doubly_robust(log["reward"][once], ratio[once], R[a, s][once], v0[once], *first)
+    assert guided.error == pytest.approx(0.1 / guided.effective[0] ** 0.5, rel=0.05)
+    assert guided.error < 0.9 * bare.error and exact.error < plain.error
+    for found in (plain, exact, wrong):
+        assert abs(found.value - V[0]) < 4 * found.error < 0.2
+
+
+def test_standard_errors_are_those_of_a_bootstrap_of_trajectories():
+    P, R, pi, mu = chain(5)
+    log, draw = walk(P, R, mu, 300), np.random.default_rng(1)
+    ratio = ope.ratios(pi, log["state"], log["action"], mu[log["state"], log["action"]])
+    rows = [np.flatnonzero(log["trajectory"] == u) for u in range(300)]
+
+    def estimates(picked):
+        at = np.concatenate([rows[u] for u in picked])
+        who = np.repeat(np.arange(len(picked)), [len(rows[u]) for u in picked])
+        args = log["reward"][at], ratio[at], who, log["step"][at], log["done"][at], 0.9
+        return (
+            ope.per_decision_wis(*args),
+            ope.doubly_robust(*args[:2], args[0] * 0.3, args[0] * 0.2, *args[2:]),
+            ope.ncis(*args[:2], trajectory=who),
+        )
+
+    drawn = [[e.value for e in estimates(draw.integers(0, 300, 300))] for _ in range(300)]
+    for found, spread in zip(estimates(range(300)), np.std(drawn, 0), strict=True):
+        assert found.error == pytest.approx(spread, rel=0.25)
+        assert found.influence.sum() == pytest.approx(0, abs=1e-9)
+    whole = ope.ncis(REWARD, RATIO)
+    assert whole.influence.sum() == pytest.approx(0, abs=1e-12)
+    assert np.isnan(ope.ncis([1.0], [1.0]).error)
+
+
 def chain(seed=0, S=3, A=2):
     draw = np.random.default_rng(seed)
     P = draw.dirichlet(np.ones(S), (A, S)) * draw.uniform(0.6, 0.9, (A, S, 1))
@@ -271,6 +353,8 @@ def test_weights_of_zero_say_nothing_and_are_warned_of():
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO * 0, STEP, LAST, 0.5), "step must count"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST & (WHO == 7), 0.5), "ended must be True on the last"),
         (lambda: ope.per_decision_wis(REWARD, RATIO, WHO, STEP, LAST | (STEP == 0), 0.5), "ended must be True on the last"),
+        (lambda: ope.doubly_robust(REWARD, RATIO, REWARD[:2], RATIO, WHO, STEP, LAST, 0.5), "q must hold a finite number"),
+        (lambda: ope.doubly_robust(REWARD, RATIO, REWARD, RATIO * np.nan, WHO, STEP, LAST, 0.5), "v must hold a finite"),
         (lambda: ope.fqe(mdp.Counts(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array([[5], [0]])),
                          np.array([[0.0, 1.0]]), 0.9), "policy must act where the log did in every state"),
         (lambda: ope.fqe(mdp.Counts(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.ones((1, 1))),

@@ -27,6 +27,21 @@ class Estimate(NamedTuple):
 
     value: float  # NaN, with a warning, where weights of 0 leave nothing to average
     effective: Float[np.ndarray, " M"]  # (sum w)^2 / sum w^2, by step or by trajectory
+    influence: Float[np.ndarray, " N"]  # of each trajectory on the value; they sum to 0
+
+    @property
+    def error(self) -> float:
+        """Standard error over trajectories, the limit of a bootstrap of them."""
+        n = len(self.influence)
+        return float((self.influence @ self.influence * n / (n - 1)) ** 0.5) if n > 1 else np.nan
+
+
+class _Steps(NamedTuple):
+    """Rows as a table of N trajectories and T steps."""
+
+    row: Int[np.ndarray, " n"]
+    step: Int[np.ndarray, " n"]
+    log_weight: Float[np.ndarray, "N T"]  # log w_it; a trajectory that has ended keeps its last
 
 
 def ratios(policy: Float[np.ndarray, "S A"], state: Whole, action: Whole, mu: Reals) -> Reals:
@@ -73,8 +88,13 @@ def ncis(
     weight = weight / np.where(largest > 0, largest, 1)[row]
     total, gain, squares = (np.bincount(row, w) for w in (weight, weight * reward, weight**2))
     known = _known(total, "trajectories")
-    value = (gain[known] / total[known]).mean() if known.any() else np.nan
-    return Estimate(float(value), total[known] ** 2 / squares[known])
+    mean = gain[known] / total[known]
+    value = float(mean.mean()) if known.any() else np.nan
+    if trajectory is None:  # a ratio of sums over rows
+        influence = weight * (np.asarray(reward, np.float64) - value) / total
+    else:
+        influence = (mean - value) / max(len(mean), 1)
+    return Estimate(value, total[known] ** 2 / squares[known], influence)
 
 
 def released_score(reward: Reals, probability: Reals, trajectory: Whole) -> Estimate:
@@ -104,29 +124,36 @@ def per_decision_wis(
     A step at which all weights are 0 makes the value NaN.
     Raises ValueError where a trajectory lacks a step, has it twice, or does not end.
     """
-    checks.inside("[0, 1]", gamma=gamma)
-    ratio = _checked(ratio, reward)
-    step = whole_numbers("step", step, len(ratio))
-    _, row = np.unique(trajectory, return_inverse=True)
-    shape = (row.max() + 1, int(np.max(step)) + 1)
-    filled = np.zeros(shape, int)
-    np.add.at(filled, (row, step), 1)
-    length = filled.sum(1)
-    if not np.array_equal(filled, np.arange(shape[1]) < length[:, None]):
-        raise ValueError("step must count every trajectory's rows from 0, each once")
-    if not np.array_equal(np.asarray(ended, bool), np.asarray(step) == length[row] - 1):
-        raise ValueError("ended must be True on the last step of every trajectory, and only there")
-    weight, gain = np.zeros(shape), np.zeros(shape)
-    with np.errstate(divide="ignore"):
-        weight[row, step], gain[row, step] = np.log(ratio), reward
-    weight = weight.cumsum(1)
-    largest = weight.max(0)
-    weight = np.exp(weight - np.where(largest > -np.inf, largest, 0))
-    total = weight.sum(0)
-    known = _known(total, "steps")
-    mean = np.divide((weight * gain).sum(0), total, where=known, out=np.full(shape[1], np.nan))
-    effective = np.divide(total**2, (weight**2).sum(0), where=known, out=np.zeros(shape[1]))
-    return Estimate(float(mean @ gamma ** np.arange(shape[1])), effective)
+    rows = _steps(reward, ratio, trajectory, step, ended, gamma)
+    return _per_decision(rows, reward, gamma)
+
+
+def doubly_robust(
+    reward: Reals,
+    ratio: Reals,
+    q: Reals,
+    v: Reals,
+    trajectory: Whole,
+    step: Whole,
+    ended: Bool[np.ndarray, " n"],
+    gamma: float,
+) -> Estimate:
+    """sum_t gamma^t sum_i [u_it (r_it - q_it) + u_i,t-1 v_it], u_it = w_it / sum_j w_jt.
+
+    Weighted doubly robust (Thomas and Brunskill, ICML 2016, equation 7): self-normalised weights
+    w as in `per_decision_wis`, which corrects a model by what it missed. An exact model leaves only
+    the spread of the first states; q = v = 0 is `per_decision_wis`.
+
+    q: the model's Q(s, a) of the logged action. v: its sum_a pi(a|s) Q(s, a). Other arguments and
+    errors: `per_decision_wis`'s.
+    """
+    rows = _steps(reward, ratio, trajectory, step, ended, gamma)
+    found = _per_decision(rows, np.asarray(reward, np.float64) - _finite("q", q, reward), gamma)
+    before = _Steps(rows.row, rows.step, np.roll(rows.log_weight, 1, 1))
+    before.log_weight[:, 0] = 0
+    base = _per_decision(before, _finite("v", v, reward), gamma)
+    influence = found.influence + base.influence
+    return Estimate(found.value + base.value, found.effective, influence)
 
 
 def fqe(counts: Counts, policy: Float[np.ndarray, "S A"], gamma: float) -> Float[np.ndarray, " S"]:
@@ -151,11 +178,53 @@ def fqe(counts: Counts, policy: Float[np.ndarray, "S A"], gamma: float) -> Float
     return policy_values(gamma * counts.transition, counts.reward, kept)
 
 
+def _steps(reward, ratio, trajectory, step, ended, gamma: float) -> _Steps:
+    """Checked rows; raises ValueError as `per_decision_wis` says."""
+    checks.inside("[0, 1]", gamma=gamma)
+    ratio = _checked(ratio, reward)
+    step = whole_numbers("step", step, len(ratio))
+    _, row = np.unique(trajectory, return_inverse=True)
+    shape = (row.max() + 1, int(np.max(step)) + 1)
+    filled = np.zeros(shape, int)
+    np.add.at(filled, (row, step), 1)
+    length = filled.sum(1)
+    if not np.array_equal(filled, np.arange(shape[1]) < length[:, None]):
+        raise ValueError("step must count every trajectory's rows from 0, each once")
+    if not np.array_equal(np.asarray(ended, bool), np.asarray(step) == length[row] - 1):
+        raise ValueError("ended must be True on the last step of every trajectory, and only there")
+    log_weight = np.zeros(shape)
+    with np.errstate(divide="ignore"):
+        log_weight[row, step] = np.log(ratio)
+    return _Steps(row, np.asarray(step), log_weight.cumsum(1))
+
+
+def _per_decision(rows: _Steps, reward: Reals, gamma: float) -> Estimate:
+    """sum_t gamma^t times the weighted mean of step t's rewards."""
+    weight, gain = rows.log_weight, np.zeros(rows.log_weight.shape)
+    gain[rows.row, rows.step] = reward
+    largest = weight.max(0)
+    weight = np.exp(weight - np.where(largest > -np.inf, largest, 0))
+    total = weight.sum(0)
+    known = _known(total, "steps")
+    mean = np.divide((weight * gain).sum(0), total, where=known, out=np.full(len(total), np.nan))
+    effective = np.divide(total**2, (weight**2).sum(0), where=known, out=np.zeros(len(total)))
+    discount = gamma ** np.arange(len(total))
+    share = np.divide(weight, total, where=known, out=np.zeros(weight.shape))
+    return Estimate(float(mean @ discount), effective, (share * (gain - mean)) @ discount)
+
+
 def _known(total: Float[np.ndarray, " M"], what: str) -> Bool[np.ndarray, " M"]:
     """Which sums of weights say anything; a warning where some do not."""
     if lacking := int((total == 0).sum()):
         warnings.warn(f"all weights are 0 in {lacking} of {len(total)} {what}", stacklevel=3)
     return total > 0
+
+
+def _finite(name: str, values: Reals, reward: Reals) -> Reals:
+    values = np.asarray(values, np.float64)
+    if values.shape != np.shape(reward) or not np.all(np.isfinite(values)):
+        raise ValueError(f"{name} must hold a finite number for every row of the log")
+    return values
 
 
 def _checked(ratio: Reals, reward: Reals) -> Reals:

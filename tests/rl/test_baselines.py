@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from paperlab import loop
+from paperlab.rl.baselines.bc import BehaviourCloning
 from paperlab.rl.baselines.bcq import BCQ
 from paperlab.rl.baselines.cql import CQL
 from paperlab.rl.baselines.dqn import DQN
+from paperlab.rl.baselines.iql import IQL, expectile_loss
 from paperlab.rl.baselines.sac import DiscreteSAC
+from paperlab.rl.baselines.td3_bc import TD3BC
 from paperlab.rl.offline import Draws, Lookup, OfflineAgent, TargetNetwork, q_of_action
 
 fit = partial(loop.fit, accelerator="cpu", precision="32-true")
@@ -70,7 +73,7 @@ def test_a_terminal_step_is_worth_its_reward_and_no_other_is():
     torch.manual_seed(0)
     end = {"obs": torch.eye(S), "next_obs": torch.eye(S).roll(1, 0), "reward": torch.arange(4.0)}
     end |= {"action": torch.tensor([0, 1, 0, 1]), "done": torch.ones(4)}
-    for agent in (DQN(S), CQL(S), BCQ(S), DiscreteSAC(S)):
+    for agent in (DQN(S), CQL(S), BCQ(S), DiscreteSAC(S), IQL(S), TD3BC(S)):
         assert torch.equal(agent.targets(end), end["reward"])
         on = agent.targets(end | {"done": torch.zeros(4)})
         assert (on - end["reward"]).abs().min() > 1e-6
@@ -97,6 +100,88 @@ def test_sac_finds_the_soft_fixed_point():
     with torch.no_grad():
         np.testing.assert_allclose(agent.q(EVERY), q.T, atol=0.08)
         np.testing.assert_allclose(agent.policy(EVERY), pi.T, atol=0.08)
+
+
+def test_expectile_loss_by_hand_and_its_centre():
+    error = torch.tensor([2.0, -1.0])
+    assert expectile_loss(error, 0.7).item() == pytest.approx((0.7 * 4 + 0.3 * 1) / 2)
+    assert expectile_loss(error, 0.5).item() == pytest.approx(error.square().mean().item() / 2)
+    # of 0 and 1, the .9 expectile m: .9 (1 - m) = .1 m
+    y, m = torch.tensor([0.0, 1.0]), torch.tensor(0.9, requires_grad=True)
+    expectile_loss(y - m, 0.9).backward()
+    assert m.grad.item() == pytest.approx(0, abs=1e-6)
+
+
+def expected_sarsa(P, R, pi):
+    """Q of a fixed policy pi (S, A) by iteration."""
+    Q = np.zeros_like(R)
+    for _ in range(300):
+        Q = R + GAMMA * P @ (pi * Q.T).sum(1)
+    return Q.T
+
+
+def test_iql_at_one_half_values_the_log_and_higher_expectiles_approach_the_optimum():
+    P, R = process()
+    log, found = log_of(P, R), {}
+    for expectile in (0.5, 0.95):
+        torch.manual_seed(0)
+        found[expectile] = IQL(S, A, expectile=expectile, **FAST)
+        fit(found[expectile], log, steps=700, batch_size=4096)
+    with torch.no_grad():
+        q = {k: agent.q(EVERY).numpy() for k, agent in found.items()}
+    mu = np.tile([0.7, 0.3], (S, 1))
+    np.testing.assert_allclose(q[0.5], expected_sarsa(P, R, mu), atol=0.08)
+    best = optimal_q(P, R)
+    assert np.abs(q[0.95] - best).mean() < 0.5 * np.abs(q[0.5] - best).mean()
+    assert (q[0.95] <= best + 0.08).all()
+
+
+def test_weighted_cloning_is_cloning_at_zero_and_tilts_the_logs_odds():
+    P, R = process()
+    log = log_of(P, R)
+    shares, q = {}, {}
+    for beta in (0.0, 4.0):
+        torch.manual_seed(0)
+        agent = IQL(S, A, beta=beta, **FAST | {"lr": 0.05})
+        fit(agent, log, steps=700, batch_size=2048)
+        with torch.no_grad():
+            shares[beta], q[beta] = agent.policy(EVERY).numpy(), agent.q(EVERY).numpy()
+    torch.manual_seed(0)
+    clone = BehaviourCloning(S, A, widths=(), lr=0.01)
+    fit(clone, log, steps=500, batch_size=2048)
+    with torch.no_grad():
+        np.testing.assert_allclose(clone.policy(EVERY), [[0.7, 0.3]] * S, atol=0.03)
+    np.testing.assert_allclose(shares[0.0], [[0.7, 0.3]] * S, atol=0.03)
+    gap = q[4.0][:, 1] - q[4.0][:, 0]  # equation 7's solution: the log's odds times exp(beta gap)
+    odds = np.log(shares[4.0][:, 1] / shares[4.0][:, 0])
+    np.testing.assert_allclose(odds, np.log(0.3 / 0.7) + 4 * gap, atol=0.15)
+    assert np.abs(4 * gap).max() > 0.5
+
+
+def test_td3_bc_clones_at_zero_and_maximises_with_a_large_weight():
+    P, R = process()
+    shares = {}
+    for alpha in (0.0, 200.0):
+        torch.manual_seed(0)
+        agent = TD3BC(S, A, alpha=alpha, **FAST | {"lr": 0.03})
+        fit(agent, log_of(P, R), steps=800, batch_size=1024)
+        with torch.no_grad():
+            shares[alpha] = agent.policy(EVERY).numpy()
+    np.testing.assert_allclose(shares[0.0], [[0.7, 0.3]] * S, atol=0.04)
+    assert shares[200.0].argmax(1).tolist() == optimal_q(P, R).argmax(1).tolist()
+    assert shares[200.0].max(1).mean() > 0.85
+
+
+def test_td3_bc_actor_loss_by_hand():
+    torch.manual_seed(0)
+    agent, batch = TD3BC(S, A, widths=(), alpha=2.0), next(iter(Draws(log_of(*process()), 8, [0])))
+    with torch.no_grad():
+        q = agent.critics[0](batch["obs"])
+        pi = agent.actor(batch["obs"]).softmax(-1)
+        cloned = -pi[torch.arange(8), batch["action"]].log().mean()
+        actor = -2 / q.abs().mean() * (pi * q).sum(1).mean() + cloned
+        found = agent.loss(batch, 0) - agent.loss(batch, 1)  # the actor waits at odd steps
+    torch.testing.assert_close(found, actor)
 
 
 def test_bcq_never_does_what_the_log_hardly_does():
@@ -178,6 +263,10 @@ def test_q_of_action_picks_along_the_last_axis():
             lambda: DiscreteSAC(S, temperature=0.0),
             "temperature must be above 0 and finite, got 0.0",
         ),
+        (lambda: IQL(S, expectile=1.0), r"expectile must be in \(0, 1\), got 1.0"),
+        (lambda: IQL(S, beta=-1.0), "beta must be at least 0 and finite, got -1.0"),
+        (lambda: TD3BC(S, alpha=-1.0), "alpha must be at least 0 and finite, got -1.0"),
+        (lambda: BehaviourCloning(S, lr=-1.0), "lr must be above 0 and finite, got -1.0"),
         (lambda: DQN(S, lr=float("nan")), "lr must be above 0 and finite, got nan"),
         (lambda: fit(DQN(S), ONE | {"done": torch.ones(2)}, steps=1), "one length, at least 1"),
         (lambda: fit(DQN(S), {k: v[:0] for k, v in ONE.items()}, steps=1), "one length, at least"),

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,15 +44,15 @@ def test_reward_of_a_request():
 
 
 def test_columns_of_a_log_train_the_agent():
-    log = LiveModel().log_dataset("uniform", 500, 0)
-    data = columns(log, T(LiveModel().features))
+    log = LiveModel().log_dataset(lambda seen: np.full((len(seen), 2), 0.5), 500, 0)
+    data = columns(log)
     agent_of().check(data)
-    rows = torch.arange(500)
-    assert torch.equal(data["obs"][rows][:, :6].argmax(1), data["group"])
+    assert torch.equal(data["obs"][:, :6].argmax(1), data["group"])
     found = reward(data["live"], data["video"], data["action"] == 1)
     torch.testing.assert_close(found, data["reward"])
-    stays = ~log["done"] & ~log["truncated"]
-    assert (data["next_obs"][rows][stays, :6].argmax(1) == data["group"][stays]).all()
+    assert torch.equal(
+        data["next_obs"][:, :6].argmax(1), data["group"]
+    )  # users stay in their groups
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,14 @@ def test_the_target_comes_from_the_peer():
     with torch.no_grad():
         agent.critics[1].value.layers[-1].bias += 1
     assert agent.losses(ended, 0)["td"].item() == td
+
+
+def test_a_price_reaches_the_target_and_nothing_else():
+    agent, batch = agent_of(), batch_of()
+    plain, paid = (agent.losses(batch | more, 0) for more in ({}, {"price": torch.full((B,), 0.7)}))
+    assert {k for k in plain if not torch.equal(plain[k], paid[k])} == {"td"}
+    shifted = agent.losses(batch | {"reward": batch["reward"] + 0.7}, 0)
+    assert torch.allclose(paid["td"], shifted["td"]) and shifted["reward"] != plain["reward"]
 
 
 def slow_critic(critic, x, group, twin):

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..nn.towers import GroupIndex, GroupTowers, group_index
-from .offline import Lookup, OfflineAgent, q_of_action
+from .offline import OfflineAgent, q_of_action
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,13 +69,12 @@ def reward(
     return torch.sigmoid(0.1 * torch.where(inserted, live - video, -T_BAN))
 
 
-def columns(log: Mapping[str, np.ndarray], features: Float[Tensor, "S d"]) -> Log:
-    """A log of `LiveModel.log_dataset` as the agent reads it. features: of each state."""
+def columns(log: Mapping[str, np.ndarray]) -> Log:
+    """A log of `LiveModel.log_dataset`, made by a policy of observations, as the agent reads it."""
     reals = {"live": "live_seconds", "video": "video_seconds", "reward": "paper", "done": "done"}
     data = {k: torch.tensor(log[v]).float() for k, v in reals.items()}
     data |= {k: torch.tensor(log[k]).long() for k in ("action", "group")}
-    states = {"obs": "state", "next_obs": "next_state"}
-    return data | {k: Lookup(features, torch.tensor(log[v])) for k, v in states.items()}
+    return data | {k: torch.from_numpy(log[k]) for k in ("obs", "next_obs")}
 
 
 class Buckets(nn.Module):
@@ -177,6 +176,9 @@ class TimeCritic(nn.Module):
 class SLMGAC(OfflineAgent):
     """The agent. A batch also has ``group`` (B,) in 0..5, ``live`` and ``video`` (B,) seconds.
 
+    A column ``price`` (B,), if there is one, is added to the reward in the target alone: what a
+    constraint's multiplier pays for a request. The future value carries it, the reward heads do not.
+
     d_obs: features of a state. merge: K, the number of towers, a key of `MERGES`.
     encoder, towers: widths of the shared input network and of each tower (the paper's sizes).
     split: Q = sg[r] + gamma ELU(v); False leaves all of Q to bootstrapping, Q = v.
@@ -226,7 +228,8 @@ class SLMGAC(OfflineAgent):
         with torch.no_grad():
             after = to.scatter(self.encode(batch["next_obs"]))  # users stay in their groups
             next_q, _ = peer(after, to, self._seen(batch, "next_"))
-        y = target(batch["reward"], batch["done"], next_q, self.gamma)
+        paid = batch["reward"] + batch.get("price", 0.0)
+        y = target(paid, batch["done"], next_q, self.gamma)
         terms = {
             "td": self._size(y - q_of_action(q, action)),
             "reward": self._size(batch["reward"] - q_of_action(times.reward, action)),

@@ -146,6 +146,45 @@ def test_a_log_has_the_models_frequencies():
     assert not (log["done"] & log["truncated"]).any()
 
 
+def seen_policy(seen):
+    """Inserts more often where the noisy satiation looks low."""
+    insert = 0.1 + 0.8 / (1 + np.exp(6 * (seen[:, 7] - 0.4)))
+    return np.stack([1 - insert, insert], 1)
+
+
+def test_a_log_of_an_observing_policy_holds_what_it_saw():
+    log = MODEL.log_dataset(seen_policy, 40_000, 3, horizon=20)
+    chance = seen_policy(log["obs"])[np.arange(40_000), log["action"]]
+    np.testing.assert_allclose(log["mu"], chance, rtol=1e-6)
+    order = np.lexsort((log["step"], log["session"]))
+    goes_on = np.diff(log["session"][order]) == 0
+    before, after = order[:-1][goes_on], order[1:][goes_on]
+    assert len(before) > 20_000 and np.array_equal(log["next_obs"][before], log["obs"][after])
+    noise = log["obs"][:, 6] - log["state"] % 15 // 5 / 2, log["obs"][:, 7] - log["state"] % 5 / 4
+    for each in noise:
+        assert abs(each.mean()) < 0.003 and each.std() == pytest.approx(0.1, abs=0.003)
+    assert np.abs(np.corrcoef(noise)[0, 1]) < 0.03
+    assert log["obs"][:, 8:].std() == pytest.approx(1, abs=0.01)
+    ended = ~goes_on  # where a session is over, the next one starts at an observation of its own
+    assert not np.array_equal(log["next_obs"][order[:-1][ended]], log["obs"][order[1:][ended]])
+
+
+def test_an_observing_policy_is_worth_its_mean_over_the_noise():
+    """Noise is drawn anew at every request, so that a table of means has the same value."""
+    draw, each = np.random.default_rng(0), 2000
+    seen = MODEL.observe(draw, np.arange(90).repeat(each)).astype(float)
+    table = seen_policy(seen).reshape(90, each, 2).mean(1)
+    log = MODEL.log_dataset(seen_policy, 400_000, 4, horizon=400)
+    users = 1000
+    first = log["session"] < users
+    total = np.bincount(log["session"][first], (log["paper"] * 0.9 ** log["step"])[first], users)
+    exact = MODEL.exact_values(table)["paper"][MODEL.starts()].mean()
+    assert abs(total.mean() - exact) < 3.5 * total.std() / users**0.5 < 0.2
+    cell = np.bincount(log["state"], log["action"], 90) / np.bincount(log["state"], minlength=90)
+    often = np.bincount(log["state"], minlength=90) > 3000
+    np.testing.assert_allclose(cell[often], table[often, 1], atol=0.05)
+
+
 def test_the_next_request_of_a_session_starts_where_the_last_one_ended():
     log = MODEL.log_dataset("uniform", 30_000, 2, horizon=20)
     order = np.lexsort((log["step"], log["session"]))

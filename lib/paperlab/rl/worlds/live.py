@@ -34,6 +34,7 @@ NOISE = np.float32(0.1)  # sd of what an environment shows of l and s, each scal
 _COLUMNS = dict.fromkeys(("state", "group", "action", "next_state"), np.uint8)
 _COLUMNS |= dict.fromkeys(("mu", "paper"), np.float32)
 _COLUMNS |= dict.fromkeys(("live_seconds", "video_seconds", "app_seconds"), np.float32)
+_COLUMNS |= dict.fromkeys(("obs", "next_obs"), np.float32)
 _COLUMNS |= dict.fromkeys(("done", "truncated"), bool)
 _COLUMNS |= dict.fromkeys(("session", "step"), np.int32)
 
@@ -211,32 +212,45 @@ class LiveModel:
         ``horizon`` requests, >= 1 (``truncated``; its last state has a future, unlike ``done``).
         Rows stand request by request, users side by side; ``session`` and ``step`` say who is who.
 
+        policy: see `mdp.policy_table`; or a function of observations (B, 16), as `observe` draws
+            them, to probabilities (B, 2), so that nothing hidden decides.
+
         Returns arrays of length n: state (15 g + 5 l + s), group, action, mu (the probability with
         which it was taken), paper (the reward), live_seconds, video_seconds (mean of a video),
-        app_seconds, next_state, done, truncated, session, step.
+        app_seconds, next_state, done, truncated, session, step; and under a function also what it
+        saw, obs and next_obs (n, 16).
         Raises ValueError for n < 1, horizon < 1, or a policy that is none.
         """
         checks.whole(n=n, horizon=horizon)
-        draw, table = np.random.default_rng(seed), self.policy(policy)
+        draw, looks = np.random.default_rng(seed), callable(policy)
+        table = None if looks else self.policy(policy)
         size = min(4096, -(-n // horizon))
         state, step = self.begin(draw, size), np.zeros(size, np.int32)
+        seen = self.observe(draw, state) if looks else None
         session, count = np.arange(size), size
         parts = []
         for _ in range(-(-n // size)):
-            action = (draw.random(size) < table[state, 1]).astype(np.intp)
+            chance = mdp.policy_table(policy(seen), size, 2) if looks else table[state]
+            action = (draw.random(size) < chance[:, 1]).astype(np.intp)
+            mu = np.take_along_axis(chance, action[:, None], 1)[:, 0]
             after, paper, left, info = self.advance(draw, state, action)
             cut = ~left & (step + 1 >= horizon)
             row = {"state": state, "group": self.group[state], "action": action, "paper": paper}
-            row |= {"mu": table[state, action], "next_state": after, "done": left, "truncated": cut}
-            parts.append(row | info | {"session": session, "step": step})
+            row |= {"mu": mu, "next_state": after, "done": left, "truncated": cut}
+            row |= info | {"session": session, "step": step}
             over = np.flatnonzero(left | cut)
             state, step, session = after.copy(), step + 1, session.copy()
             state[over], step[over] = self.begin(draw, len(over)), 0
+            if looks:
+                row |= {"obs": seen, "next_obs": self.observe(draw, after)}
+                seen = row["next_obs"].copy()
+                seen[over] = self.observe(draw, state[over])
+            parts.append(row)
             session[over] = count + np.arange(len(over))
             count += len(over)
         return {
-            name: np.concatenate([p[name] for p in parts])[:n].astype(kind)
-            for name, kind in _COLUMNS.items()
+            name: np.concatenate([p[name] for p in parts])[:n].astype(_COLUMNS[name], copy=False)
+            for name in parts[0]
         }
 
 
