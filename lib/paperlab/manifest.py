@@ -103,6 +103,8 @@ class Manifest:
         for key, value in self.profiles.get(name, {}).items():
             try:
                 parameter = pick(known, key, self.slug)
+                if parameter.name in values:
+                    raise BadInput(f"{parameter.name} is set twice")
                 values[parameter.name] = parameter.cast(value)
             except BadInput as error:
                 raise BadInput(f"{self.stem}.toml: profiles.{name}: {error}") from None

@@ -1,10 +1,11 @@
-"""Typed parameters of a notebook: read from its one cell tagged ``parameters``, cast, refused in one line.
+"""Typed parameters of a notebook, read from its one cell tagged ``parameters``.
 
-The cell has lines
+The cell has one parameter a line, or over several lines for a long list:
 
     name: type = literal  # meaning (unit, lowest..highest)
 
-where the range, and either end of it, may be missing.
+The range, or either end of it, may be missing. Its ends are written like 10, 1_000, 1,000, -0.5 or
+1e-5. A range that cannot be read is refused: it would otherwise bound nothing, or something else.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import math
 import re
 import tokenize
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,12 +26,14 @@ from typing import Any
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 LONGEST = 10_000  # of a list written as first..last
-NUMBER = r"-?\d[\d_]*(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?"
-RANGE = re.compile(rf"(?:^|[\s(,])({NUMBER})?\s*\.\.\s*({NUMBER})?\)?\s*$")
+NUMBER = r"[-+]?(?:\d[\d_]*(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
+# at a comment's end; a digit before the blank or comma may belong to the number: 1 000..2 000, 0,5..1
+RANGE = re.compile(rf"(?:^|\(|(?<!\d)[\s,])({NUMBER})?\s*\.\.(?!\.)\s*({NUMBER})?\)?\s*$")
+LIKE_A_RANGE = re.compile(r"\([^()]*(?:\d\s*\.\.|\.\.\s*[-+]?\d)[^()]*\)")
 
 
 class BadInput(ValueError):
-    """A user's mistake, told in one line that lists what is right."""
+    """A user's mistake: one line that names what is right."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Parameter:
             raise self._bad(text)
         else:
             value = self._one(value, inside, text)
+        if isinstance(value, list) and (self.name == "seeds" or inside == "str"):
+            twice = [v for v, n in Counter(value).items() if n > 1]
+            if twice:  # equal seeds are one run, not two of evidence
+                which = str(twice[0])[:60]
+                raise BadInput(f"{self.name}={str(text)[:60]}: {which!r} stands there twice")
         return value
 
     def _one(self, value: Any, kind: str, text: Any) -> Any:
@@ -112,7 +121,8 @@ def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
     except (SyntaxError, tokenize.TokenError) as error:
         raise BadInput(f"{name}, parameters: not Python: {error.args[0]}") from None
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    found = {}
+    found: dict[str, Parameter] = {}
+    spent: set[int] = set()  # lines whose comments belong to a parameter
     for line in lines:
         typed = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
         kind = ast.unparse(line.annotation) if typed else ""
@@ -121,21 +131,43 @@ def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
                 f"{name}, parameters: '{ast.unparse(line)}' is not 'name: type = literal' "
                 f"with a type of {', '.join(TYPES)} or list[...] of one"
             )
-        comment = comments.get(line.end_lineno, comments.get(line.lineno, ""))
-        span = RANGE.search(comment)
-        low, high = (
-            (float(re.sub("[_,]", "", g)) if g else None for g in span.groups())
-            if span
-            else (None, None)
-        )
         known = line.target.id
+        where = f"{name}, parameters: {known}"
+        if known.lower() in map(str.lower, found) or line.lineno in spent:
+            raise BadInput(f"{where}: one line a parameter, and each name once")
+        own = [comments[n] for n in (line.lineno, line.end_lineno) if n in comments]
+        spent |= {line.lineno, line.end_lineno}
+        ranged = [c for c in dict.fromkeys(own) if RANGE.search(c)]
+        low, high = _range(where, ranged, own)
         try:
             default = ast.literal_eval(line.value)
         except (ValueError, TypeError):
-            raise BadInput(f"{name}, parameters: {known} is not a literal") from None
-        found[known] = Parameter(known, kind, default, comment, low, high)
+            raise BadInput(f"{where} is not a literal") from None
+        found[known] = Parameter(known, kind, default, [*ranged, *own[::-1], ""][0], low, high)
         found[known].cast(default)
+    for number, comment in comments.items():
+        if number not in spent and (RANGE.search(comment) or LIKE_A_RANGE.search(comment)):
+            raise BadInput(f"{name}, parameters: '{comment[:60]}' is behind no parameter's value")
     return found
+
+
+def _range(where: str, ranged: list[str], own: list[str]) -> tuple[float | None, float | None]:
+    """Both ends of the one range in a parameter's comments."""
+    if len(ranged) > 1:
+        raise BadInput(f"{where}: two ranges, '{ranged[0][:60]}' and '{ranged[1][:60]}'")
+    if not ranged:
+        if unread := next(filter(LIKE_A_RANGE.search, own), None):
+            raise BadInput(
+                f"{where}: the range in '{unread[:80]}' cannot be read: end the comment with "
+                "(unit, lowest..highest), like (rows, 10..1_000), (1e-5..0.1) or (..1e6)"
+            )
+        return None, None
+    low, high = (float(re.sub("[_,]", "", g)) if g else None for g in RANGE.search(ranged[0]).groups())  # fmt: skip
+    if any(v is not None and math.isinf(v) for v in (low, high)):
+        raise BadInput(f"{where}: an end of '{ranged[0][:80]}' is too large for a float")
+    if None not in (low, high) and low > high:
+        raise BadInput(f"{where}: the range in '{ranged[0][:80]}' is empty: its ends are reversed")
+    return low, high
 
 
 def pick(known: dict[str, Parameter], name: str, slug: str) -> Parameter:

@@ -47,8 +47,12 @@ def settle(
     chosen = {name: p.default for name, p in known.items()}
     if profile != "quick":
         chosen |= manifest.read(notebook.with_suffix(".toml")).profile(profile, known)
+    own: set[str] = set()
     for name, value in (overrides or {}).items():
         parameter = pick(known, name, slug)
+        if parameter.name in own:  # as seeds and SEEDS
+            raise BadInput(f"{parameter.name} is set twice")
+        own.add(parameter.name)
         chosen[parameter.name] = parameter.cast(value)
     return chosen
 
@@ -70,6 +74,8 @@ def run(
     parameters = settle(notebook, profile, overrides)
     import papermill  # seconds, not spent on a value that is refused
     from papermill.exceptions import PapermillExecutionError
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     record = records.begin(notebook.stem, profile, parameters, root)
@@ -83,8 +89,12 @@ def run(
         before = os.environ.get(records.RUN_VARIABLE)
         os.environ[records.RUN_VARIABLE] = str(folder)
         try:
+            # handed over with its values: papermill's own reading of the parameters cell warns of
+            # what `settle` has read, such as a comment with "="
+            book = load_notebook_node(str(notebook))
+            book = parameterize_notebook(book, parameters, kernel_name="python3", language="python")
             papermill.execute_notebook(
-                notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
+                book, executed, kernel_name="python3", language="python", cwd=notebook.parent,
                 progress_bar=progress and {"desc": notebook.stem}, log_output=False, extra_arguments=QUIET,
             )  # fmt: skip
         except PapermillExecutionError as problem:
