@@ -158,7 +158,8 @@ def outcomes(record: dict, folder: Path | None = None) -> dict[str, str]:
 def leaders(record: dict) -> list[dict]:
     """The best method of each declared table and condition, by its main metric.
 
-    ``best`` names all methods that paired intervals do not tell from the first.
+    ``methods`` lists the first and those that paired intervals do not tell from it; ``best`` is
+    the same as text.
     """
     import polars as pl
 
@@ -171,7 +172,9 @@ def leaders(record: dict) -> list[dict]:
             order = [roles[k] for k in ("metric", "group", "pair", "better")]
             board = verdict.compare(some, *order).filter(pl.col("best?") != "")
             line = {"table": table, "rows": rows, "metric": roles["metric"]}
-            line |= {"best": ", ".join(map(str, board[roles["group"]])), "mean": board[roles["metric"]][0]}  # fmt: skip
+            methods = list(map(str, board[roles["group"]]))
+            line |= {"best": ", ".join(methods), "methods": methods}
+            line["mean"] = board[roles["metric"]][0]
             lines.append(line)
     return lines
 

@@ -40,6 +40,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {  # a number's first digit -> its family; the only such list
+    "0": Family("house", "Start here", "plain"),  # no papers: how the workspace itself works
     "1": Family("ctr", "Click-through-rate models", "click"),
     "2": Family("interest", "User interest and sequences", "click"),
     "3": Family("feedback", "Feedback and conversion", "click"),
@@ -188,17 +189,38 @@ def notebooks(root: Path) -> list[Path]:
     return [path for path in books if NOTEBOOK.fullmatch(path.stem)]
 
 
+def readable(root: Path) -> tuple[list[Manifest], list[str]]:
+    """The manifests that can be read and fit their notebooks, in order, and what is wrong with the others.
+
+    The start page, 000, has none.
+    """
+    good, bad = [], []
+    for path in notebooks(root):
+        if path.stem.startswith("000"):
+            continue
+        try:
+            manifest = read(path.with_suffix(".toml"))
+            known = inspect(path) if manifest.profiles else {}
+            for profile in manifest.profiles:
+                manifest.profile(profile, known)
+        except BadInput as error:
+            bad.append(str(error))
+        else:
+            good.append(manifest)
+    return good, bad
+
+
 def every(root: Path) -> list[Manifest]:
     """All manifests in the order of their numbers, checked against each other and their notebooks.
 
-    Raises BadInput for what `read` and `colours` refuse, a notebook without a manifest or the
-    reverse (000, the start page, has none), two notebooks of one number or slug, and a profile that
-    does not fit its notebook's parameters.
+    Raises BadInput for what `readable` and `colours` refuse, a manifest without a notebook, and two
+    notebooks of one number or slug.
     """
-    books = [path for path in notebooks(root) if path.stem[:3] != "000"]
-    manifests = [read(path.with_suffix(".toml")) for path in books]
+    manifests, bad = readable(root)
+    if bad:
+        raise BadInput(bad[0])
     colours(root)
-    stems = {path.stem for path in books}
+    stems = {manifest.stem for manifest in manifests}
     for path in _files(root):
         if path.stem not in stems:
             raise BadInput(f"{path.name}: there is no {path.stem}.ipynb beside it")
@@ -209,10 +231,6 @@ def every(root: Path) -> list[Manifest]:
             if value in seen:
                 raise BadInput(f"{manifest.stem}.toml: {part}: {seen[value]}.toml has {value} too")
             seen[value] = manifest.stem
-    for path, manifest in zip(books, manifests, strict=True):
-        known = inspect(path) if manifest.profiles else {}
-        for profile in manifest.profiles:
-            manifest.profile(profile, known)
     return manifests
 
 

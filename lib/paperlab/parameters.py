@@ -47,6 +47,21 @@ class Parameter:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def span(self) -> str:
+        """The range as text, like 1..10,000 or 0..; empty where there is none."""
+        low, high = ("" if v is None else f"{v:,.10g}" for v in (self.low, self.high))
+        return f"{low}..{high}" if low or high else ""
+
+    @property
+    def words(self) -> str:
+        """The meaning without the range; a unit stays, in brackets."""
+        found = RANGE.search(self.meaning)
+        if not found:
+            return self.meaning
+        text = self.meaning[: found.start()].rstrip(" ,(")
+        return f"{text})" if text.count("(") > text.count(")") else text
+
     def cast(self, text: Any) -> Any:
         """A value from the command line or from a manifest; raises BadInput."""
         inside = self.type.removeprefix("list[").removesuffix("]")
@@ -93,8 +108,7 @@ class Parameter:
         return value
 
     def _bad(self, text: Any) -> BadInput:
-        low, high = ("" if v is None else f"{v:,.10g}" for v in (self.low, self.high))
-        span = f" in {low}..{high}" if low or high else ""
+        span = f" in {self.span}" if self.span else ""
         return BadInput(
             f"{self.name}={str(text)[:60]}: {self.name} takes {self.type}{span}, like {self.default!r}"
         )
