@@ -13,8 +13,8 @@ from helpers.manifests import write_manifest
 from helpers.project import COMMAND, paperlab, project
 from hypothesis import given
 from hypothesis import strategies as st
-from paperlab import __version__, cli, commands, listing, manifest, records
-from paperlab.parameters import Parameter, inspect
+from paperlab import __version__, cli, commands, manifest, records
+from paperlab.parameters import Parameter, as_text, inspect
 from rich.console import Console
 
 ROOT = records.project_root(Path(__file__))
@@ -128,10 +128,8 @@ def test_show_has_parameters_profiles_and_what_records_say(capsys, monkeypatch):
     code, said, lines = called(capsys, monkeypatch, "show", "loss_lab")
     assert (code, lines) == (0, [])
     known = inspect(ROOT / "notebooks/602_loss_lab.ipynb")
-    names = [
-        line.split()[0] for line in said.partition("Parameters")[2].splitlines() if line.strip()
-    ]
-    assert [n for n in names if n in known] == list(known)
+    kinds = r"(?:list\[\w+\]|int|float|str|bool)"
+    assert re.findall(rf"^ (\w+) +{kinds} ", said, re.MULTILINE) == list(known)
     assert known["epsilon"].span in said and known["steps"].span == "50..100,000"
     record = json.loads((ROOT / "data/reference/602_loss_lab_full.json").read_text())
     from paperlab import ledger
@@ -202,9 +200,9 @@ def test_a_short_value_is_read_back_by_set(value):
     kind = "list[int]" if isinstance(value, list) else type(value).__name__
     default = [] if isinstance(value, list) else value
     if value == "":
-        assert listing._short(value) == '""'
+        assert as_text(value) == '""'
     else:
-        assert Parameter("x", kind, default, "").cast(listing._short(value)) == value
+        assert Parameter("x", kind, default, "").cast(as_text(value)) == value
 
 
 def test_a_run_without_records_of_its_own_needs_no_import_of_polars():

@@ -47,7 +47,8 @@ def home(tmp_path) -> Path:
             )
         else:
             shutil.copy(ROOT / name, place)
-    (tmp_path / "README.md").write_text("<!-- papers -->\n<!-- /papers -->\n")
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("papers", "findings"))
+    (tmp_path / "README.md").write_text(marks)
     manifest.colours.cache_clear()
     return tmp_path
 

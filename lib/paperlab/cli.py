@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from . import __version__, commands, listing, machine, records, runs
+from . import __version__, commands, listing, machine, plots, records, runs
 from .commands import Name, fail, pairs, print_table
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-WRONG_PATHS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+WRONG_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)  # fmt: skip
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def run(
     shown = os.path.relpath(folder)
     print(f"{record['seconds']:.0f} s; executed notebook: {shown}/{record['notebook']}.ipynb")
     print(f"record: {shown}/record.json; figures: {len(record['figures'])} PNGs in {shown}")
-    if not record["figures"]:
+    if not record["figures"] and plots.browser() is None:
         print("no figures were drawn: install chromium, or set BROWSER_PATH to a Chrome")
     if keep:
         print(f"kept as {os.path.relpath(records.keep(folder, root))}")

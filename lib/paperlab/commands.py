@@ -132,7 +132,7 @@ def sweep(
         with Live(console=console, auto_refresh=False, transient=True) as live:
             progress = sweeps.sweep(
                 notebook, root, profile, points, workers, scheduler,
-                lambda state: live.update(_watched(state, root), refresh=console.is_terminal),
+                lambda state: live.update(_watched(state, root), refresh=sys.stdout.isatty()),
             )  # fmt: skip
     except KeyboardInterrupt:
         raise typer.Exit(fail("interrupted; the same command continues", 130)) from None

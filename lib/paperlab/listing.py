@@ -9,12 +9,13 @@ import textwrap
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import manifest, parameters, plots, records, runs
 from .commands import Name, fail, print_table
+from .parameters import as_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,10 +64,10 @@ def show(name: Name) -> None:
         _about(m, path, root)
         for profile in m.profiles:
             values = m.profile(profile, known)
-            profiles[profile] = " ".join(f"{k}={_short(v)}" for k, v in values.items())
+            profiles[profile] = " ".join(f"{k}={as_text(v)}" for k, v in values.items())
             if record := records.reference(path.stem, profile, root):
                 kept[profile] = record
-    cells = [[p.name, f"{p.type}\n{p.span}", _short(p.default), p.words] for p in known.values()]
+    cells = [[p.name, f"{p.type}\n{p.span}", as_text(p.default), p.words] for p in known.values()]
     print_table("Parameters", ["name", "type, range", "default", "meaning"], cells, whole=2)
     cells = [[p, text, *_cost(measured.get(p), kept.get(p))] for p, text in profiles.items()]
     print_table("Profiles", ["name", "values that differ", "time", "memory"], cells)
@@ -100,17 +101,6 @@ def _about(m: manifest.Manifest, path: Path, root: Path) -> None:
                 textwrap.fill(text, WIDTH, initial_indent=f"{key:<10}", subsequent_indent=" " * 10)
             )
     print()
-
-
-def _short(value: Any) -> str:
-    """A value as one writes it after --set; whole numbers in a row as first..last."""
-    if type(value) is list and len(value) > 2 and all(type(v) is int and v >= 0 for v in value):
-        first, last = value[0], value[-1]
-        if value == list(range(first, last + 1)):
-            return f"{first}..{last}"
-    if isinstance(value, str) and value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _cost(measured: dict | None, record: dict | None) -> list[str]:

@@ -194,6 +194,17 @@ def pick(known: dict[str, Parameter], name: str, slug: str) -> Parameter:
     return known[match]
 
 
+def as_text(value: Any) -> str:
+    """A value as one writes it after --set; whole numbers in a row as first..last."""
+    if type(value) is list and len(value) > 2 and all(type(v) is int and v >= 0 for v in value):
+        first, last = value[0], value[-1]
+        if value == list(range(first, last + 1)):
+            return f"{first}..{last}"
+    if isinstance(value, str) and value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _literal(text: str) -> Any:
     """What `_word` reads; a list may hold bare words, as shells eat quotes, but no lists."""
     value = _word(text)

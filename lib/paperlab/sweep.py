@@ -9,7 +9,6 @@ sweep that was killed goes on where the same command is given again.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import digest, records, runs
-from .parameters import Parameter, inspect
+from .parameters import Parameter, as_text, inspect
 
 LARGEST = 10_000  # runs of one sweep
 _ALONE = threading.Lock()  # a process runs one notebook at a time: its folder is in the environment
@@ -260,16 +259,19 @@ def _local(workers: int | None, most: int):
 
 def label(point: Point) -> str:
     """What sets a run apart, as one would write it after --set."""
-    return " ".join(f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in point.values.items())  # fmt: skip
+    return " ".join(f"{name}={as_text(value)}" for name, value in point.values.items())
 
 
 def rows(progress: Progress, root: Path, points: list[Point]) -> tuple[list[str], list[list[str]]]:
-    """Columns and lines: what each run sets, where it stands, and its folder or its error."""
+    """Columns and lines: what each run sets, its state, and its name or its error.
+
+    The name is the beginning of its folder's under data/runs, as `results` and `diff` take it.
+    """
     lines = []
     for point in points:
         end = ""
         if point.key in progress.done:
-            state, end = "done", os.path.relpath(progress.done[point.key])
+            state, end = "done", progress.done[point.key].name[:19]
         elif point.key in progress.failed:
             state, end = "failed", progress.failed[point.key]
             log = root / f"data/runs/.sweep/{point.key}.log"
@@ -279,4 +281,4 @@ def rows(progress: Progress, root: Path, points: list[Point]) -> tuple[list[str]
         else:
             state = "running" if point.key in progress.running else "to do"
         lines.append([label(point), state, end])
-    return ["run", "state", "folder or error"], lines
+    return ["values", "state", "run or error"], lines
