@@ -1,7 +1,6 @@
 """Cards, README and start page follow from the manifests, and the committed ones do."""
 
 import json
-import re
 from pathlib import Path
 from statistics import mean
 
@@ -23,9 +22,7 @@ def home(tmp_path) -> Path:
     cells = [nbformat.v4.new_markdown_cell("", id=name) for name in ("papers", "findings")]
     start = nbformat.v4.new_notebook(cells=cells)
     nbformat.write(start, tmp_path / "notebooks/000_start_here.ipynb")
-    found = (
-        "**One.** [101](notebooks/101_small.ipynb), [data](data/README.md)\n\n![a](b.png)\n\nTwo."
-    )
+    found = "**One.** [one](notebooks/one.ipynb), [data](data/README.md)\n\n![a](b.png)\n\nTwo."
     found = f"<!-- findings -->\n{found}\n<!-- /findings -->"
     (tmp_path / "README.md").write_text(
         f"# P\n\n{found}\n<!-- papers -->\n<!-- /papers -->\nThe end.\n"
@@ -84,10 +81,7 @@ def test_lists_hold_every_paper_but_drafts(home):
 def test_the_start_page_has_the_findings_of_the_readme(home):
     index.write(home)
     cell = json.loads((home / "notebooks/000_start_here.ipynb").read_text())["cells"][1]
-    assert (
-        "".join(cell["source"])
-        == "**One.** [101](101_small.ipynb), [data](../data/README.md)\n\nTwo."
-    )
+    assert "".join(cell["source"]) == "**One.** [one](one.ipynb), [data](../data/README.md)\n\nTwo."
 
 
 def test_writing_twice_changes_nothing_and_a_drift_is_one_line(home):

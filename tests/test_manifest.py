@@ -42,7 +42,7 @@ def test_a_manifest_is_read_as_typed_values(tmp_path):
         ("", {"claim": '"two\\nlines"'}, "claim: must be one line"),
         ("", {"claim": '""'}, "claim: must be one line"),
         ("", {"status": '"done"'}, "status: must be one of reproduction, partial"),
-        ("", {"family": '"cooking"'}, "family: must be one of ctr, interest"),
+        ("", {"family": '"cooking"'}, "family: must be one of start, ctr"),
         ("", {"arxiv": '["arXiv 1"]'}, "arxiv: an id is like"),
         ("", {"colours": "3"}, "colours: must be dict[str, str]"),
         ('[colours]\nDNN = "red"\n', {}, "colours.DNN: must be like #1f77b4"),

@@ -218,7 +218,7 @@ def check(
         print(f"was {were[text]}, is {now.get(text, 'not claimed')}: {text}")
     inside = table.height - outside.height
     print(
-        f"{inside} of {table.height} means lie inside their bands; run: {os.path.relpath(folder)}"
+        f"{inside} of {table.height} means are inside their bands; run: {os.path.relpath(folder)}"
     )
     raise typer.Exit(1 if outside.height else 0)
 

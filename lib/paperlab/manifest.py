@@ -40,7 +40,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {  # a number's first digit -> its family; the only such list
-    "0": Family("house", "Start here", "plain"),  # no papers: how the workspace itself works
+    "0": Family("start", "Start here", "plain"),  # no papers: how the workspace itself works
     "1": Family("ctr", "Click-through-rate models", "click"),
     "2": Family("interest", "User interest and sequences", "click"),
     "3": Family("feedback", "Feedback and conversion", "click"),

@@ -96,7 +96,7 @@ def _checked(name: str, title: str, family: str | None, root: Path) -> tuple[str
             raise BadInput(f"{number} is taken by {book.stem}: choose another number")
         if book.stem[4:] == slug:
             raise BadInput(f"{slug} is taken by {book.stem}: choose another name")
-    folders = [known.folder for known in FAMILIES.values()]
+    folders = [known.folder for digit, known in FAMILIES.items() if digit != "0"]  # no papers there
     if family is not None and family not in folders:
         raise BadInput(f"--family {family}: one of {', '.join(folders)}")
     return number, slug, family or FAMILIES[number[0]].folder
