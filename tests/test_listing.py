@@ -68,7 +68,7 @@ def test_the_two_meanings_of_a_range_are_explained_where_one_needs_them(
         (["run", "large"], "no notebook 'large'"),
         (["run", "small", "--set", "n=1", "--set", "n=2"], "--set n=2: n is set twice"),
         (["run", "small", "--set", "n=1", "--set", "N=2"], "n is set twice"),
-        (["run", "small", "--set", "seeds=0,1,0"], "seeds=0,1,0: '0' stands there twice"),
+        (["run", "small", "--set", "seeds=0,1,0"], "seeds=0,1,0: '0' is repeated"),
         (["show", "large"], "no notebook 'large'"),
         (["diff", "nothing", "nothing"], "nothing: no such run"),
         (["keep", "data/runs/nothing"], "no record of a successful run"),

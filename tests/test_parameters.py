@@ -66,11 +66,11 @@ def test_a_range_is_read_as_it_is_written(tmp_path, line, low, high):
         ("x: float = 0.3  # rate (0..1e400)", "is too large for a float"),
         ("x: float = 0.3  # rate (0..0.2)", "x takes float in 0..0.2"),
         ("x: list[int] = [  # a (1..9)\n    1,\n]  # b (1..5)", "two ranges"),
-        ("x: list[int] = [\n    1,  # a (1..9)\n]", "'a (1..9)' is behind no parameter's value"),
-        ("x: int = 1\n# rows (1..9)", "'rows (1..9)' is behind no parameter's value"),
-        ("x: int = 1; y: int = 3  # rows (0..9)", "one line a parameter"),
+        ("x: list[int] = [\n    1,  # a (1..9)\n]", "'a (1..9)' is a range, but follows"),
+        ("x: int = 1\n# rows (1..9)", "'rows (1..9)' is a range, but follows"),
+        ("x: int = 1; y: int = 3  # rows (0..9)", "one parameter a line"),
         ("x: int = 1\nX: int = 2", "each name once"),
-        ("seeds: list[int] = [1, 2, 1]  # runs (seed, 0..)", "'1' stands there twice"),
+        ("seeds: list[int] = [1, 2, 1]  # runs (seed, 0..)", "'1' is repeated"),
     ],
 )
 def test_what_could_be_misread_is_refused(tmp_path, cell, message):
@@ -123,7 +123,7 @@ def test_seeds_and_names_stand_once_and_other_lists_as_often_as_wanted(values):
             if once:
                 assert parameter.cast(written) == given_
             else:
-                with pytest.raises(BadInput, match="stands there twice"):
+                with pytest.raises(BadInput, match="is repeated"):
                     parameter.cast(written)
     assert Parameter("strength", "list[int]", [1], "").cast(values) == values
 

@@ -70,7 +70,7 @@ app.command()(listing.show)
 @app.command()
 def run(
     name: Name,
-    profile: Annotated[str, typer.Option(help="quick, or one that `list` names")] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, or a profile that `list` shows")] = "quick",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, of `show`; repeatable")
     ] = None,

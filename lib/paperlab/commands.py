@@ -82,7 +82,7 @@ def sweep(
         list[str],
         typer.Option("--grid", help="NAME=V1,V2 or NAME=FIRST..LAST: one run a value; repeatable"),
     ],
-    profile: Annotated[str, typer.Option(help="quick, or one that `list` names")] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, or a profile that `list` shows")] = "quick",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE for every run of the sweep; repeatable"),

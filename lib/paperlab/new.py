@@ -25,8 +25,8 @@ def new(name: str, title: str, family: str | None, root: Path) -> list[Path]:
 
     name: NNN_slug. title: "Name: question?". family: a folder of lib/paperlab, made where it is
     missing; None takes that of the number's first digit. Returns the new files, the notebook last.
-    Raises BadInput before anything is written: for a name or a title that is none, what is taken,
-    an unknown family.
+    Raises BadInput, before anything is written, for a malformed name or title, a name that is taken,
+    and an unknown family.
     """
     number, slug, family = _checked(name, title, family, root)
     short, question = TITLE.fullmatch(title).groups()

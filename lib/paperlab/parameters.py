@@ -87,7 +87,7 @@ class Parameter:
             twice = [v for v, n in Counter(value).items() if n > 1]
             if twice:  # equal seeds are one run, not two of evidence
                 which = str(twice[0])[:60]
-                raise BadInput(f"{self.name}={str(text)[:60]}: {which!r} stands there twice")
+                raise BadInput(f"{self.name}={str(text)[:60]}: {which!r} is repeated")
         return value
 
     def _one(self, value: Any, kind: str, text: Any) -> Any:
@@ -115,7 +115,7 @@ class Parameter:
 
 
 def inspect(notebook: Path) -> dict[str, Parameter]:
-    """The parameters of a notebook; raises BadInput where the cell does not read as it should."""
+    """The parameters of a notebook by name; raises BadInput for a cell that is not as described above."""
     return _parameters(notebook.name, notebook.read_bytes()).copy()
 
 
@@ -148,7 +148,7 @@ def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
         known = line.target.id
         where = f"{name}, parameters: {known}"
         if known.lower() in map(str.lower, found) or line.lineno in spent:
-            raise BadInput(f"{where}: one line a parameter, and each name once")
+            raise BadInput(f"{where}: write one parameter a line, each name once")
         own = [comments[n] for n in (line.lineno, line.end_lineno) if n in comments]
         spent |= {line.lineno, line.end_lineno}
         ranged = [c for c in dict.fromkeys(own) if RANGE.search(c)]
@@ -161,7 +161,9 @@ def _parameters(name: str, text: bytes) -> dict[str, Parameter]:
         found[known].cast(default)
     for number, comment in comments.items():
         if number not in spent and (RANGE.search(comment) or LIKE_A_RANGE.search(comment)):
-            raise BadInput(f"{name}, parameters: '{comment[:60]}' is behind no parameter's value")
+            raise BadInput(
+                f"{name}, parameters: '{comment[:60]}' is a range, but follows no parameter's value"
+            )
     return found
 
 
@@ -206,7 +208,7 @@ def as_text(value: Any) -> str:
 
 
 def _literal(text: str) -> Any:
-    """What `_word` reads; a list may hold bare words, as shells eat quotes, but no lists."""
+    """A value as `_word` reads it; a list may hold words without quotes (shells remove them), no lists."""
     value = _word(text)
     if value == text and re.fullmatch(r"\[[^][{}'\"]*\]", text):
         return [_word(part.strip()) for part in text[1:-1].split(",") if part.strip()]
@@ -216,7 +218,7 @@ def _literal(text: str) -> Any:
 def _word(text: str) -> Any:
     """A Python literal, true or false in whatever case, or the text itself."""
     try:
-        with warnings.catch_warnings():  # of odd escapes and numbers: what counts is what comes out
+        with warnings.catch_warnings():  # of odd escapes and numbers: only the value matters
             warnings.simplefilter("ignore")
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

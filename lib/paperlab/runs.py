@@ -14,12 +14,12 @@ from . import digest, manifest, plots, records
 from .manifest import NOTEBOOK, notebooks
 from .parameters import BadInput, inspect, pick
 
-# kernels say that loopback is not encrypted, and how they were stopped; what fails is in the outputs
+# or kernels print that loopback is not encrypted and how they were stopped; errors are in the outputs
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 
 
 class RunFailed(RuntimeError):
-    """A cell of a run raised."""
+    """A cell of a run raised an error."""
 
 
 def find(name: str, root: Path) -> Path:
@@ -67,12 +67,12 @@ def run(
     """Execute a notebook into a new folder under data/runs; returns the folder.
 
     It holds the executed notebook, record.json and the figures; its name ends with the record's key.
-    One run at a time in a process: the kernel finds the folder in the environment. Raises BadInput
-    before a kernel starts, RunFailed after a cell failed (the record says which), KeyboardInterrupt
-    likewise.
+    A process does one run at a time, because the kernel reads the folder from the environment. Raises
+    BadInput before a kernel starts; RunFailed where a cell failed, and KeyboardInterrupt: the record
+    then says which cell.
     """
     parameters = settle(notebook, profile, overrides)
-    import papermill  # seconds, not spent on a value that is refused
+    import papermill  # takes seconds: after the values are checked
     from papermill.exceptions import PapermillExecutionError
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
@@ -121,8 +121,8 @@ def run(
             records.replace(executed, json.dumps(book, indent=1, ensure_ascii=False))
             records.write(path, record | {"figures": [p.name for p in drawn]})
         except OSError as problem:  # a full disk: also where the browser's picture is then missing
-            told = "the run is recorded, but its figures could not be written"
-            raise RunFailed(f"{notebook.stem}: {told}: {problem}") from None
+            state = "the run is recorded, but its figures could not be written"
+            raise RunFailed(f"{notebook.stem}: {state}: {problem}") from None
     if error is not None:
         if error["message"] == "interrupted":
             raise KeyboardInterrupt
@@ -134,8 +134,8 @@ def run(
 def _failed_cell(executed: Path) -> int | None:
     """The number, among the reader's code cells, of the last one that papermill started.
 
-    Counts are no help: those of a cell that takes the kernel with it may never arrive. None where
-    there is no notebook; one that a full disk cut short is removed: the record needs its room.
+    Execution counts do not tell: the count of a cell that kills its kernel may be missing. None where
+    there is no notebook; one that a full disk cut short is removed, to make room for the record.
     """
     try:
         book = json.loads(executed.read_text())
