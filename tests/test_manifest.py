@@ -50,6 +50,7 @@ def test_a_manifest_is_read_as_typed_values(tmp_path):
         ("[profiles.quick]\nn = 3\n", {}, "profiles.quick: the notebook's own values"),
         ('[measured.full]\nseconds = "3"\n', {}, "measured: must be dict"),
         ("[measured.full]\nseconds = 0\n", {}, "measured.full: must be seconds"),
+        ("[measured.full]\nseconds = inf\n", {}, "measured.full: must be seconds"),
         ("[measured.full]\nhours = 2\n", {}, "measured.full: must be seconds"),
         ("[colours\n", {}, "not TOML"),
     ],

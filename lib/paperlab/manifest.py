@@ -179,7 +179,7 @@ def _check_values(manifest: Manifest, file: str) -> None:
     if "quick" in manifest.profiles:
         raise BadInput(f"{file}: profiles.quick: the notebook's own values are the quick profile")
     for profile, numbers in manifest.measured.items():
-        if not set(numbers) <= MEASURES or not all(v > 0 for v in numbers.values()):
+        if not set(numbers) <= MEASURES or not all(0 < v < float("inf") for v in numbers.values()):
             raise BadInput(f"{file}: measured.{profile}: must be seconds and memory_mb above 0")
 
 
