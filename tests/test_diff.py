@@ -207,7 +207,7 @@ def test_the_command_as_a_user_types_it(two, tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["nothing", A], "nothing: no such run"),
-        (["2026", A], "2 runs begin so"),
+        (["2026", A], "2 runs begin with it"),
         (["n=3", A], "n=3: name one run"),
         ([A, B, "--html", "both.pdf"], "a name that ends with .html"),
         (["broken", A], "not a record"),

@@ -320,7 +320,7 @@ def test_keep_refuses_a_dirty_tree_before_the_run_and_check_compares_with_what_w
     assert done.returncode == 0, done.stderr
     done = paperlab(tmp_path, "check", "small")
     assert (done.returncode, "2 of 2 means are inside" in done.stdout) == (0, True), done.stderr
-    assert "no rerun" in done.stdout
+    assert "it is not run again" in done.stdout
     path.write_text(path.read_text().replace("0.1 * (m", "-0.1 * (m"))
     done = paperlab(tmp_path, "check", "small", "--seeds", "0..3", COLUMNS="200")
     assert (done.returncode, "1 of 2 means are inside" in done.stdout) == (1, True), done.stderr
@@ -363,7 +363,7 @@ def test_results_filter_compare_and_export(tmp_path):
     done = paperlab(tmp_path, "results", "--export", "x.md")
     assert (tmp_path / "x.md").read_text().splitlines()[2].startswith("| r4 | ok |")
     for words, message in (
-        (["results", "--compare", "r", "r1"], "5 runs begin so"),
+        (["results", "--compare", "r", "r1"], "5 runs begin with it"),
         (["results", "--compare", "n=3", "n=1"], "n=3: no such run"),
         (["results", "--compare", "n=x", "n=1"], "n takes int"),
         (["results", "--since", "monday"], "write YYYY-MM-DD"),

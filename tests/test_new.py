@@ -47,7 +47,8 @@ def home(tmp_path) -> Path:
             )
         else:
             shutil.copy(ROOT / name, place)
-    (tmp_path / "README.md").write_text("<!-- papers -->\n<!-- /papers -->\n")
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("papers", "findings"))
+    (tmp_path / "README.md").write_text(marks)
     manifest.colours.cache_clear()
     return tmp_path
 
@@ -66,7 +67,7 @@ def ruff(folder: Path, *names: str) -> None:
 
 def number(kind: str) -> str:
     """A free number of a family with that kind of template."""
-    return next(d for d, f in manifest.FAMILIES.items() if f.template == kind) + "98"
+    return next(d for d, f in manifest.FAMILIES.items() if f.template == kind and d != "0") + "98"
 
 
 @pytest.mark.slow

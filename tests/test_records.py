@@ -1,4 +1,4 @@
-"""Records are whole or absent, and anything else is passed over with a line."""
+"""Records are whole or absent, and any other file is skipped with one line."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def test_read_all_passes_over_what_is_not_a_record(tmp_path):
     for name, text in (("a", json.dumps(good)), ("b", '{"notebook": "10'), ("c", "[1]")):
         (tmp_path / "data/runs" / name).mkdir(parents=True)
         (tmp_path / "data/runs" / name / "record.json").write_text(text)
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="is skipped"):
         frame = records.read_all(tmp_path)
     assert frame["run"].to_list() == ["a"]
     assert json.loads(frame["parameters"][0]) == {"a": 1}
@@ -89,7 +89,7 @@ def test_foreign_json_is_passed_over(tmp_path, foreign):
         foreign = good | foreign
     records.write(tmp_path / "data/runs/a/record.json", foreign)
     records.write(tmp_path / "data/runs/b/record.json", good | {"seconds": 2})
-    with pytest.warns(UserWarning, match="passed over: not a record"):
+    with pytest.warns(UserWarning, match="skipped: not a record"):
         frame = records.read_all(tmp_path)
     assert frame["run"].to_list() == ["b"]
     assert frame["seconds"].to_list() == [2.0]

@@ -1,4 +1,4 @@
-"""The front door: list, run, sweep, results, check, diff, teach, new, index, data, bench and others."""
+"""The command line: `paperlab` and its commands."""
 
 from __future__ import annotations
 
@@ -8,46 +8,88 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
-from . import commands, machine, manifest, records, runs
+from . import __version__, commands, listing, machine, plots, records, runs
 from .commands import Name, fail, pairs, print_table
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Papers as notebooks: list them, rerun them, read what came out.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+WRONG_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)  # fmt: skip
 
 
 def main() -> None:
-    """The command; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command; a user's mistake is one line on stderr and exit code 2."""
     try:
-        app()
-    except (ValueError, FileNotFoundError) as error:  # the library refuses bad input by ValueError
+        sys.exit(app(prog_name="paperlab", standalone_mode=False))
+    except (
+        TyperException
+    ) as error:  # a command or an option that does not exist, a missing argument
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        if "\n" in message:  # the help of a command that needs another word
+            print(message)
+            sys.exit(2)
+        command = context.command_path if context else "paperlab"
+        sys.exit(fail(f"{message.rstrip('.')}; {command} --help has an example", 2))
+    except (ValueError, *WRONG_PATHS) as error:  # the library refuses bad input by ValueError
         sys.exit(fail(error, 2))
     except (runs.RunFailed, OSError) as error:
         sys.exit(fail(error, 1))
 
 
-@app.command("list")
-def list_notebooks() -> None:
-    """The notebooks: question, status, seconds of the quick run, profiles."""
-    lines = []
-    for m in manifest.every(records.project_root()):
-        seconds = m.measured.get("quick", {}).get("seconds")
-        lines.append([m.stem, f"{m.name}: {m.question}", m.status, seconds, " ".join(m.profiles)])
-    print_table("Notebooks", ["name", "question", "status", "seconds", "profiles"], lines)
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"paperlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Papers as notebooks: list them, rerun them with other values, read what came out.
+
+    `paperlab COMMAND --help` shows a command's options with an example. Exit codes: 0 done, 1 a run
+    or a check failed, 2 wrong input, 130 interrupted. Tab completes commands, options and names of
+    notebooks after `paperlab --install-completion` and a new shell.
+
+    \b
+    Examples:
+      paperlab list
+      paperlab show ssr
+      paperlab run ssr --set seeds=0..4 --set strength=1.0
+      paperlab results
+    """
+
+
+app.command("list")(listing.list_notebooks)
+app.command()(listing.show)
 
 
 @app.command()
 def run(
     name: Name,
-    profile: Annotated[str, typer.Option(help="quick, or one that `list` names")] = "quick",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, repeatable")] = None,
-    keep: Annotated[bool, typer.Option(help="copy the record to data/reference")] = False,
+    profile: Annotated[str, typer.Option(help="quick, or a profile that `list` shows")] = "quick",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, of `show`; repeatable")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="copy the record to data/reference, to be committed")
+    ] = False,
 ) -> None:
-    """Rerun a notebook with other parameters; ends with its verdict."""
+    """Rerun a notebook with other parameters and print its verdict.
+
+    `--set seeds=0..4` is one run with the five seeds 0 to 4; five runs of one seed each are a sweep
+    (`paperlab sweep ssr --grid seeds=0..4`). Lists stand in brackets and need quotes in most
+    shells. The executed notebook, its figures and record.json go to a new folder under data/runs.
+
+    \b
+    Examples:
+      paperlab run ssr
+      paperlab run ssr --set seeds=0..4 --set 'rates=[0.002,0.005]'
+      paperlab run ssr --profile full --keep
+    """
     root = records.project_root()
     if keep and (set_ or machine.code_version(root)["dirty"]):  # before a long run, not after it
         raise runs.BadInput("--keep takes a profile as it is, on code that is committed")
@@ -62,13 +104,13 @@ def run(
     shown = os.path.relpath(folder)
     print(f"{record['seconds']:.0f} s; executed notebook: {shown}/{record['notebook']}.ipynb")
     print(f"record: {shown}/record.json; figures: {len(record['figures'])} PNGs in {shown}")
-    if not record["figures"]:
+    if not record["figures"] and plots.browser() is None:
         print("no figures were drawn: install chromium, or set BROWSER_PATH to a Chrome")
     if keep:
         print(f"kept as {os.path.relpath(records.keep(folder, root))}")
 
 
-for command in (commands.sweep, commands.results, commands.check):
+for command in (commands.sweep, listing.results, commands.check):
     app.command()(command)
 app.command("keep")(commands.keep_record)
 app.command("diff")(commands.diff_runs)
@@ -77,10 +119,15 @@ app.command("diff")(commands.diff_runs)
 @app.command("teach")
 def teach_notebook(
     name: Name,
-    to: Annotated[Path | None, typer.Option(help="a folder; data/teach by default")] = None,
+    to: Annotated[Path | None, typer.Option(help="a folder; default: data/teach")] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite copies that exist")] = False,
 ) -> None:
-    """A student's copy, without solutions and outputs, and a solution copy of a notebook."""
+    """Make two copies of a notebook for a class: without solutions and outputs, and whole.
+
+    \b
+    Example:
+      paperlab teach ssr --to ../course
+    """
     from . import teach
 
     root = records.project_root()
@@ -95,10 +142,17 @@ def new_paper(
     name: Annotated[str, typer.Argument(help="NNN_slug, like 104_name")],
     title: Annotated[str, typer.Option(help='the heading, like "Name: does it work?"')],
     family: Annotated[
-        str | None, typer.Option(help="ctr, interest, ...; that of the first digit by default")
+        str | None, typer.Option(help="ctr, interest, ...; default: that of the first digit")
     ] = None,
 ) -> None:
-    """Start a paper from a working example: manifest, model, test and notebook; nothing else changes."""
+    """Start a paper from a working example: manifest, model, test and notebook.
+
+    No other file changes. CONTRIBUTING.md has the next steps.
+
+    \b
+    Example:
+      paperlab new 104_name --title "Name: does it work?"
+    """
     from . import new
 
     made = new.new(name, title, family, records.project_root())
@@ -118,7 +172,13 @@ def write_index(
         bool, typer.Option("--check", help="change nothing; exit code 1 where anything differs")
     ] = False,
 ) -> None:
-    """Write cards, the README's table and pictures, and the start page's list from the manifests."""
+    """Write from the manifests: cards, the README's table and pictures, the start page's list.
+
+    \b
+    Examples:
+      paperlab index
+      paperlab index --check
+    """
     from . import index
 
     root = records.project_root()
@@ -162,7 +222,12 @@ def _number(text: str) -> int | float | str:
 
 @app.command()
 def refresh(name: Name) -> None:
-    """Execute a notebook in place with its defaults: how the committed notebooks are made."""
+    """Execute a notebook in place with its defaults, as the committed notebooks are.
+
+    \b
+    Example:
+      paperlab refresh ssr
+    """
     notebook = runs.find(name, records.project_root())
     drawn = runs.refresh(notebook)
     print(f"{os.path.relpath(notebook)}: {drawn} figures drawn")
@@ -170,7 +235,12 @@ def refresh(name: Name) -> None:
 
 @app.command("book")
 def make_book() -> None:
-    """All notebooks as a static site in build/book, from their committed outputs; nothing is run."""
+    """Build a static site in build/book from the notebooks' committed outputs; nothing is run.
+
+    \b
+    Example:
+      paperlab book
+    """
     from . import book
 
     root = records.project_root()
@@ -182,10 +252,17 @@ def make_book() -> None:
 def bench(
     parts: Annotated[list[str] | None, typer.Argument(help="training, startup, ...")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="dcnv2 or deepfm: where its training time goes instead")
+        str | None,
+        typer.Option(help="instead, print where the training time of dcnv2 or deepfm goes"),
     ] = None,
 ) -> None:
-    """Measure parts of the bench, all by default, and write them into data/reference/BENCH.md."""
+    """Measure speed and write it into data/reference/BENCH.md; all parts by default.
+
+    \b
+    Examples:
+      paperlab bench training startup
+      paperlab bench --profile dcnv2
+    """
     if profile is not None:
         from .bench.profile import print_profile
 

@@ -1,23 +1,31 @@
-"""Commands about runs: sweep, keep, results, check, diff; and what all commands print with."""
+"""Commands about runs: sweep, keep, check and diff; and what all commands print with."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections import Counter
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from . import digest, plots, records, runs
+from . import digest, records, runs
 
-if TYPE_CHECKING:
-    import polars as pl
+WHOLE = 48  # characters: names that are no longer are never wrapped
 
-Name = Annotated[str, typer.Argument(help="ssr, 101, 101_ssr or a path")]
+
+def completions(incomplete: str) -> list[str]:
+    """The slugs of the notebooks that begin so, for the shell's completion."""
+    try:
+        slugs = [path.stem[4:] for path in runs.notebooks(records.project_root())]
+    except FileNotFoundError:
+        return []
+    return [slug for slug in slugs if slug.startswith(incomplete)]
+
+
+Name = Annotated[
+    str, typer.Argument(help="ssr, 101, 101_ssr or a path", autocompletion=completions)
+]
 
 
 def fail(error: object, code: int) -> int:
@@ -26,52 +34,83 @@ def fail(error: object, code: int) -> int:
 
 
 def pairs(items: list[str] | None, option: str = "--set") -> dict[str, str]:
-    """The pairs of --set or --grid, NAME=VALUE, as text."""
-    values = {}
+    """The pairs of --set or --grid, NAME=VALUE, as text; raises BadInput."""
+    values: dict[str, str] = {}
     for item in items or []:
         key, equals, value = item.partition("=")
+        key = key.strip()
         if not equals:
             raise runs.BadInput(f"{option} {item}: write {option} NAME=VALUE")
-        values[key.strip()] = value.strip()
+        if key in values:
+            raise runs.BadInput(f"{option} {item}: {key} is set twice")
+        values[key] = value.strip()
     return values
 
 
-def table(title: str | None, columns: list[str], lines: list[list[str]]):
-    from rich.table import Table
-    from rich.text import Text  # a cell is text, whatever brackets it holds
+def table(title: str | None, columns: list[str], lines: list[list[str]], whole: int = 1):
+    """A table for the terminal. Cells are text, whatever brackets they hold; None is an empty one.
 
-    table = Table(title=title and Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
-    for line in lines:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in line))
+    Long cells are wrapped, except for the names in the first ``whole`` columns, where these are at
+    most WHOLE characters wide together.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [["" if cell is None else str(cell) for cell in line] for line in lines]
+    names = [max(map(len, cell.split("\n"))) for line in cells for cell in line[:whole]]
+    fits = max(names, default=0) * whole <= WHOLE
+    table = Table(title=title and Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    for i, column in enumerate(columns):
+        head = max(map(len, column.split()), default=1)
+        table.add_column(Text(column), overflow="fold", no_wrap=fits and i < whole, min_width=head)
+    for line in cells:
+        table.add_row(*map(Text, line))
     return table
 
 
-def print_table(title: str, columns: list[str], lines: list[list[str]]) -> None:
+def print_table(title: str, columns: list[str], lines: list[list[str]], whole: int = 1) -> None:
+    """Print a `table`, as wide as the terminal; 80 characters where there is none."""
     from rich.console import Console
 
-    Console().print(table(title, columns, lines))
+    Console().print(table(title, columns, lines, whole))
 
 
 def sweep(
     name: Name,
     grid: Annotated[
-        list[str], typer.Option("--grid", help="NAME=V1,V2 or NAME=FIRST..LAST, repeatable")
+        list[str],
+        typer.Option("--grid", help="NAME=V1,V2 or NAME=FIRST..LAST: one run a value; repeatable"),
     ],
-    profile: Annotated[str, typer.Option(help="quick, or one that `list` names")] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, or a profile that `list` shows")] = "quick",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, for all runs")
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE for every run of the sweep; repeatable"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="processes; half the cores, or one a GPU")
+        int | None, typer.Option(min=1, help="processes; default: half the cores, or one a GPU")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="tcp://host:port of a Dask cluster instead")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, start none")] = False,
 ) -> None:
-    """Run the product of parameter values; the same command again goes on where it was stopped."""
+    """Run a notebook once for each combination of parameter values.
+
+    --grid separates runs, --set does not: `--grid seeds=0..4` is five runs of one seed each, `--set
+    seeds=0..4` gives every run all five seeds. For a list parameter, lists stand in brackets:
+    `--grid 'seeds=[0,1],[2,3]'` is two runs of two seeds.
+
+    Every run has its own record. The same command again continues: a combination that is recorded
+    for the same code and parameters is not run again. Sweeps use dask.distributed, on this machine
+    or with --scheduler on a cluster whose workers see this folder under the same path. Whoever
+    reaches a Dask cluster can run code on it: use one only among people you trust.
+
+    \b
+    Examples:
+      paperlab sweep ssr --grid strength=0.5,1,2 --grid seeds=0..4 --dry-run
+      paperlab sweep ssr --grid strength=0.5,1,2 --set seeds=0..4 --workers 2
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -93,19 +132,17 @@ def sweep(
         with Live(console=console, auto_refresh=False, transient=True) as live:
             progress = sweeps.sweep(
                 notebook, root, profile, points, workers, scheduler,
-                lambda state: live.update(_watched(state, root), refresh=console.is_terminal),
+                lambda state: live.update(_watched(state, root), refresh=sys.stdout.isatty()),
             )  # fmt: skip
     except KeyboardInterrupt:
-        raise typer.Exit(
-            fail("interrupted; the same command goes on with what is missing", 130)
-        ) from None
+        raise typer.Exit(fail("interrupted; the same command continues", 130)) from None
     print(progress.title())
     console.print(table(None, *sweeps.rows(progress, root, points)))
     raise typer.Exit(1 if progress.failed else 0)
 
 
 def _watched(progress, root: Path):
-    """What is seen meanwhile: where the sweep is, and at most twenty runs that run or failed."""
+    """The state of a sweep, with at most twenty runs that are running or have failed."""
     from rich.console import Group
 
     from . import sweep as sweeps
@@ -114,138 +151,36 @@ def _watched(progress, root: Path):
     return Group(progress.title(), table(None, *sweeps.rows(progress, root, seen[-20:])))
 
 
-def keep_record(folder: Annotated[Path, typer.Argument(help="a folder under data/runs")]) -> None:
-    """Copy a successful run's record to data/reference, to be committed."""
-    print(f"kept as {os.path.relpath(records.keep(folder, records.project_root()))}")
-
-
-def results(
-    notebook: Annotated[str | None, typer.Option(help="only this notebook")] = None,
-    status: Annotated[str | None, typer.Option(help="only ok, failed or running")] = None,
-    profile: Annotated[str | None, typer.Option(help="only this profile")] = None,
-    since: Annotated[str | None, typer.Option(help="only runs from this day, YYYY-MM-DD")] = None,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(help="two runs, or NAME=VALUE twice for all runs with those values"),
-    ] = None,
-    export: Annotated[Path | None, typer.Option(help="to a file: .parquet, .csv or .md")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+def keep_record(
+    folder: Annotated[Path, typer.Argument(help="a run's folder under data/runs")],
 ) -> None:
-    """All runs, newest first, or two of them side by side.
+    """Copy a successful run's record to data/reference, to be committed.
 
-    Examples: paperlab results --notebook ssr --since 2026-11-01; paperlab results --compare lr=0.01
-    lr=0.003; paperlab results --json
+    The run must be a profile as it is (no --set), on committed code.
+
+    \b
+    Example:
+      paperlab keep data/runs/20261128-091500-123-101_ssr-full-0123456789ab
     """
-    root = records.project_root()
-    if export and export.suffix not in (".parquet", ".csv", ".md"):
-        raise runs.BadInput(f"--export {export}: a name that ends with .parquet, .csv or .md")
-    every = _chosen(root, notebook, status, profile, since)
-    if compare:
-        _show_compared(every, compare, root, export, as_json)
-    elif export and export.suffix != ".md":
-        import polars as pl
-
-        _export(records.read_all(root).filter(pl.col("run").is_in(list(every))), export)
-    else:
-        lines = [_result(name, record, root) for name, record in every.items()]
-        if as_json:
-            print(json.dumps(lines, indent=1))
-            return
-        cells = [_readable(line) for line in lines]
-        columns = ["run", "status", "minutes", "best", "claims"]
-        if export:
-            import polars as pl
-
-            _export(pl.DataFrame(cells, dict.fromkeys(columns, pl.String), orient="row"), export)
-        else:
-            print_table("Runs", columns, cells)
-
-
-def _chosen(root: Path, notebook, status, profile, since) -> dict[str, dict]:
-    """The runs that the filters leave, newest first."""
-    try:
-        day = datetime.fromisoformat(since).date().isoformat() if since else ""
-    except ValueError:
-        raise runs.BadInput(f"--since {since}: write YYYY-MM-DD") from None
-    if status not in (None, "ok", "failed", "running"):
-        raise runs.BadInput(f"--status {status}: ok, failed or running")
-    every = records.every(root)
-    if profile and not any(r.get("profile") == profile for r in every.values()):
-        raise runs.BadInput(f"--profile {profile}: no run has it")
-    wanted = {"notebook": runs.find(notebook, root).stem if notebook else None}
-    wanted |= {"status": status, "profile": profile}
-    asked = {k: v for k, v in wanted.items() if v}
-    order = sorted(every, key=lambda name: every[name].get("started") or "", reverse=True)
-    return {
-        name: every[name]
-        for name in order
-        if all(every[name].get(k) == v for k, v in asked.items())
-        and (every[name].get("started") or "") >= day
-    }
-
-
-def _result(name: str, record: dict, root: Path) -> dict:
-    """A run in short: what it was, its claims with their outcomes, and who leads its tables."""
-    from . import ledger
-
-    same = ("notebook", "profile", "status", "started", "seconds", "peak_memory_mb", "machine")
-    line = {"run": name} | {k: record.get(k) for k in (*same, "parameters")}
-    line["commit"] = (record.get("code") or {}).get("commit")
-    line["error"] = (record.get("error") or {}).get("message")
-    line["outcomes"] = ledger.outcomes(record, records.place(root, name))
-    line["before_the_engine"] = not line["outcomes"] and bool(record.get("verdicts"))
-    return line | {"leaders": ledger.leaders(record)}
-
-
-def _readable(line: dict) -> list[str]:
-    minutes = "" if line["seconds"] is None else f"{line['seconds'] / 60:.1f}"
-    best = [f"{x['metric']} {x['mean']:.4g}: {x['best']}" for x in line["leaders"]]
-    more = [f"and {len(best) - 1} more tables or conditions"] * (len(best) > 1)
-    claims = [f"{n} {outcome}" for outcome, n in Counter(line["outcomes"].values()).items()]
-    if line["before_the_engine"]:
-        from .ledger import BEFORE
-
-        claims = [BEFORE]
-    end = "\n".join(claims) or line["error"] or ""
-    return [line["run"], line["status"], minutes, "\n".join(best[:1] + more), end]
-
-
-def _show_compared(every, compare, root: Path, export: Path | None, as_json: bool) -> None:
-    from . import ledger
-
-    table = ledger.compare(*(ledger.pick(every, word, root) for word in compare))
-    if export:
-        _export(table, export)
-    elif as_json:
-        print(json.dumps(table.to_dicts(), indent=1))
-    else:
-        lines = [cells for differs, cells in ledger.compared(table) if differs]
-        print_table(f"a = {compare[0]}, b = {compare[1]}", ledger.COMPARED, lines)
-        print(f"{table.height - len(lines)} of {table.height} metrics cannot be told apart")
-
-
-def _export(frame: pl.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        frame.write_parquet(path)
-    elif path.suffix == ".csv":
-        frame.write_csv(path)
-    else:
-        path.write_text(plots.markdown(frame) + "\n")
-    print(f"{frame.height} rows in {os.path.relpath(path)}")
+    print(f"kept as {os.path.relpath(records.keep(folder, records.project_root()))}")
 
 
 def check(
     name: Name,
     profile: Annotated[str, typer.Option(help="whose record in data/reference")] = "full",
     seeds: Annotated[
-        str | None, typer.Option(help="fewer than the record has: 0..1, with wider bands")
+        str | None, typer.Option(help="fewer seeds than the record has, with wider bands: 0..1")
     ] = None,
 ) -> None:
-    """Rerun a committed record's parameters: are its means and outcomes found again?
+    """Rerun a committed record's parameters and compare: do its means and outcomes come back?
 
-    Every mean is compared with the band that the record's seeds give. Examples: paperlab check ssr;
-    paperlab check ssr --seeds 0..1
+    Every mean is compared with the band that the seeds of the record give; a faithful rerun has a
+    mean outside in at most 5 % of all checks. Exit code 1 where one lies outside.
+
+    \b
+    Examples:
+      paperlab check loss_lab
+      paperlab check ssr --seeds 0..1
     """
     import polars as pl
 
@@ -267,7 +202,7 @@ def check(
     if folder is None:
         folder = runs.run(notebook, root, overrides=settled)
     else:
-        print("this code has made this run before: no rerun")
+        print("this run is recorded for the same code: it is not run again")
     record = records.read(folder / "record.json")
     table = ledger.check(kept, record)
     outside = table.filter(pl.col("inside?") != "yes")
@@ -289,15 +224,19 @@ def check(
 
 
 def diff_runs(
-    a: Annotated[str, typer.Argument(help="a run's folder, how its name begins, or 101_ssr_full")],
-    b: Annotated[str, typer.Argument(help="another")],
+    a: Annotated[
+        str, typer.Argument(help="a run's folder, the beginning of its name, or 101_ssr_full")
+    ],
+    b: Annotated[str, typer.Argument(help="another run")],
     page: Annotated[
-        Path | None, typer.Option("--html", help="also to a page that shows both runs' figures")
+        Path | None, typer.Option("--html", help="also write a page that shows both runs' figures")
     ] = None,
 ) -> None:
-    """Two runs side by side: what differs in parameters, code, machine, results and figures.
+    """Compare two runs: parameters, code, machine, results, claims and figures.
 
-    Example: paperlab diff 20261128-0915 101_ssr_full --html both.html
+    \b
+    Example:
+      paperlab diff 20261128-0915 101_ssr_full --html both.html
     """
     from . import diff
 

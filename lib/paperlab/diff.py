@@ -1,4 +1,4 @@
-"""Two runs side by side: what was run, on what, and what came out; in the terminal or on a page."""
+"""Comparison of two runs: code, machine, parameters, results; in the terminal or on a page."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ DISPLAY = frozenset(
     for name in (
         *("plots", "charts", "diagrams", "widgets", "explorer_view", "verdict", "evidence", "machine"),
         *("records", "recording", "parameters", "manifest", "digest", "runs", "sweep", "ledger"),
-        *("index", "diff", "commands", "cli", "new", "teach"),
+        *("index", "diff", "commands", "listing", "cli", "new", "teach"),
     )
 )  # fmt: skip
 SHOWING = frozenset({"records.show_reference", "records.show_claims"})

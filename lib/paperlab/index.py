@@ -1,8 +1,10 @@
-"""What is written from the manifests: cards, the README's table and pictures, the start page's list.
+"""What is written from the manifests and the README, so that no two places drift apart.
 
-A card is a notebook's first cell. The README holds its table between ``<!-- papers -->`` and
-``<!-- /papers -->``, and shows pictures as ``figures/NNN_slug_NAME.png``, which are copied from the
-outputs of that notebook. The start page, 000, has its list in the cell with the id ``papers``.
+A card is a notebook's first cell. The README holds the table of papers between ``<!-- papers -->``
+and ``<!-- /papers -->``, and shows pictures as ``figures/NNN_slug_NAME.png``, which are copied from
+the outputs of that notebook. The start page, 000, has the list of papers in the cell with the id
+``papers``, and in the cell ``findings`` what the README says between ``<!-- findings -->`` and
+``<!-- /findings -->``, without the pictures. Tests hold the numbers there against the records.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ SHOWN = re.compile(r"\(figures/((\d{3}_[a-z0-9_]+)\.png)\)")
 
 
 def written(root: Path) -> dict[Path, bytes | None]:
-    """Every file that the manifests decide, as it should be; None for one that should not be there.
+    """Every file that is written from others, as it should be; None for one that should not be there.
 
     Raises BadInput for a faulty manifest, a place that is missing, a picture that no notebook draws.
     """
@@ -31,10 +33,9 @@ def written(root: Path) -> dict[Path, bytes | None]:
     }
     listed = [m for m in manifests if m.status != "draft"]
     start = root / "notebooks/000_start_here.ipynb"
-    files[start] = with_cell(start.read_text(), start_list(listed), "papers").encode()
     readme = between((root / "README.md").read_text(), "papers", readme_table(listed))
-    if readme is None:
-        raise BadInput("README.md holds no <!-- papers --> and <!-- /papers -->")
+    page = with_cell(start.read_text(), start_list(listed), "papers")
+    files[start] = with_cell(page, findings(readme), "findings").encode()
     files[root / "README.md"] = readme.encode()
     pictures = {root / "figures" / name: stem for name, stem in SHOWN.findall(readme)}
     for path, stem in pictures.items():
@@ -120,6 +121,14 @@ def readme_table(manifests: list[Manifest]) -> str:
     return "\n".join(lines)
 
 
+def findings(readme: str) -> str:
+    """The start page's findings: the README's, without pictures, with links from notebooks/."""
+    _, text, _ = parts(readme, "findings")
+    lines = [line for line in text.strip().splitlines() if not line.startswith("![")]
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    return text.replace("](notebooks/", "](").replace("](data/", "](../data/")
+
+
 def by_family(manifests: list[Manifest]) -> list[tuple[str, list[Manifest]]]:
     """Captions and manifests of the families that have any, in the order of FAMILIES."""
     groups = [
@@ -128,12 +137,23 @@ def by_family(manifests: list[Manifest]) -> list[tuple[str, list[Manifest]]]:
     return [(caption, group) for caption, group in groups if group]
 
 
-def between(text: str, marker: str, body: str) -> str | None:
-    """The text with ``body`` between ``<!-- marker -->`` and ``<!-- /marker -->``; None without them."""
+def between(text: str, marker: str, body: str) -> str:
+    """A text with ``body`` between ``<!-- marker -->`` and ``<!-- /marker -->``; see `parts`."""
+    before, _, after = parts(text, marker)
+    return f"{before}\n{body}\n{after}"
+
+
+def parts(text: str, marker: str) -> tuple[str, str, str]:
+    """A text up to ``<!-- marker -->``, what follows, and the rest from ``<!-- /marker -->`` on.
+
+    Raises BadInput where one of them is missing.
+    """
     opening, closing = f"<!-- {marker} -->", f"<!-- /{marker} -->"
     before, opened, rest = text.partition(opening)
-    _, closed, after = rest.partition(closing)
-    return f"{before}{opening}\n{body}\n{closing}{after}" if opened and closed else None
+    inside, closed, after = rest.partition(closing)
+    if not (opened and closed):
+        raise BadInput(f"the page holds no {opening} and {closing}")
+    return before + opening, inside, closing + after
 
 
 def with_cell(text: str, source: str, cell_id: str | None = None) -> str:

@@ -1,7 +1,7 @@
-"""Questions to many records: which claims hold, who leads, what changed, and is it today's code?
+"""Queries over many records: claims and outcomes, best methods, changes, and the age of the code.
 
-Only tables whose roles a record declares are read (`Record.table`), and outcomes are computed from
-them anew (`verdict.rejudge`): a record's own words and its other numbers decide nothing here.
+Only tables whose columns a record declares are read (`Record.table`). Outcomes are computed from
+them again (`verdict.rejudge`); the outcomes that a record stores are not used.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def cells(parts: Sequence[dict], without: Sequence[str] = ()) -> dict[Cell, dict
     """The values of every declared metric: Cell -> {pair: value}.
 
     parts: one record, or several that hold parts of one table. without: columns that do not tell
-    rows apart. A missing value is NaN. Raises ValueError where two rows are the same pair's.
+    rows apart. A missing value is NaN. Raises ValueError where two rows have the same pair.
     """
     values: dict[Cell, dict] = defaultdict(dict)
     for record in parts:
@@ -158,7 +158,8 @@ def outcomes(record: dict, folder: Path | None = None) -> dict[str, str]:
 def leaders(record: dict) -> list[dict]:
     """The best method of each declared table and condition, by its main metric.
 
-    ``best`` names all methods that paired intervals do not tell from the first.
+    ``methods`` lists the first and those that paired intervals do not tell from it; ``best`` is
+    the same as text.
     """
     import polars as pl
 
@@ -171,24 +172,28 @@ def leaders(record: dict) -> list[dict]:
             order = [roles[k] for k in ("metric", "group", "pair", "better")]
             board = verdict.compare(some, *order).filter(pl.col("best?") != "")
             line = {"table": table, "rows": rows, "metric": roles["metric"]}
-            line |= {"best": ", ".join(map(str, board[roles["group"]])), "mean": board[roles["metric"]][0]}  # fmt: skip
+            methods = list(map(str, board[roles["group"]]))
+            line |= {"best": ", ".join(methods), "methods": methods}
+            line["mean"] = board[roles["metric"]][0]
             lines.append(line)
     return lines
 
 
 def pick(listed: dict[str, dict], word: str, root: Path) -> list[dict]:
-    """The records that a word names, of those by name in ``listed``.
+    """The records that a word of the command line names, among those in ``listed``.
 
-    A run's name, or how it begins; or NAME=VALUE: the successful runs with that value, which is
-    read as --set reads it. Of these, the newest one's notebook and other parameters are what all
-    have, and a seed counts once, in the newest run that has it: ``listed`` is newest first. Raises
-    BadInput where it names none, or a beginning names several.
+    word: a run's name or the beginning of it; or NAME=VALUE, the successful runs with that value,
+    which is read as --set reads it. These are restricted to the notebook and the other parameters of
+    the newest one, and a seed counts once, in the newest run that has it (``listed`` is newest
+    first). Raises BadInput for a word that names no run, or a beginning that names several.
     """
     name, equals, text = word.partition("=")
     if not equals:
         names = [n for n in listed if n == word] or [n for n in listed if n.startswith(word)]
         if len(names) > 1:
-            raise runs.BadInput(f"{word}: {len(names)} runs begin so: {', '.join(names[:3])} ...")
+            raise runs.BadInput(
+                f"{word}: {len(names)} runs begin with it: {', '.join(names[:3])} ..."
+            )
         side = [listed[n] for n in names]
     else:
         books = {path.stem: inspect(path) for path in runs.notebooks(root)}
@@ -279,9 +284,10 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def freshness(root: Path) -> pl.DataFrame:
-    """Which code made what is committed: every notebook's outputs and every kept record.
+    """The age of what is committed: every notebook's outputs and every kept record.
 
-    ``code`` is "today's", or the files that changed since, as far as git and the digests tell.
+    ``code`` is "today's" where today's code would give the same, else the files that changed since,
+    as far as git and the digests show.
     """
     import polars as pl
 

@@ -40,6 +40,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {  # a number's first digit -> its family; the only such list
+    "0": Family("start", "Start here", "plain"),  # no papers: how the workspace itself works
     "1": Family("ctr", "Click-through-rate models", "click"),
     "2": Family("interest", "User interest and sequences", "click"),
     "3": Family("feedback", "Feedback and conversion", "click"),
@@ -108,6 +109,8 @@ class Manifest:
         for key, value in chosen.items():
             try:
                 parameter = pick(known, key, self.slug)
+                if parameter.name in values:
+                    raise BadInput(f"{parameter.name} is set twice")
                 values[parameter.name] = parameter.cast(value)
             except BadInput as error:
                 raise BadInput(f"{where}: {error}") from None
@@ -193,7 +196,7 @@ def _check_values(manifest: Manifest, file: str) -> None:
     if "quick" in manifest.profiles:
         raise BadInput(f"{file}: profiles.quick: the notebook's own values are the quick profile")
     for profile, numbers in manifest.measured.items():
-        if not set(numbers) <= MEASURES or not all(v > 0 for v in numbers.values()):
+        if not set(numbers) <= MEASURES or not all(0 < v < float("inf") for v in numbers.values()):
             raise BadInput(f"{file}: measured.{profile}: must be seconds and memory_mb above 0")
 
 
@@ -203,17 +206,38 @@ def notebooks(root: Path) -> list[Path]:
     return [path for path in books if NOTEBOOK.fullmatch(path.stem)]
 
 
+def readable(root: Path) -> tuple[list[Manifest], list[str]]:
+    """The manifests that can be read and fit their notebooks, in order, and what is wrong with the others.
+
+    The start page, 000, has none.
+    """
+    good, bad = [], []
+    for path in notebooks(root):
+        if path.stem.startswith("000"):
+            continue
+        try:
+            manifest = read(path.with_suffix(".toml"))
+            known = inspect(path) if manifest.profiles else {}
+            for profile in manifest.profiles:
+                manifest.profile(profile, known)
+        except BadInput as error:
+            bad.append(str(error))
+        else:
+            good.append(manifest)
+    return good, bad
+
+
 def every(root: Path) -> list[Manifest]:
     """All manifests in the order of their numbers, checked against each other and their notebooks.
 
-    Raises BadInput for what `read` and `colours` refuse, a notebook without a manifest or the
-    reverse (000, the start page, has none), two notebooks of one number or slug, and a profile that
-    does not fit its notebook's parameters.
+    Raises BadInput for what `readable` and `colours` refuse, a manifest without a notebook, and two
+    notebooks of one number or slug.
     """
-    books = [path for path in notebooks(root) if path.stem[:3] != "000"]
-    manifests = [read(path.with_suffix(".toml")) for path in books]
+    manifests, bad = readable(root)
+    if bad:
+        raise BadInput(bad[0])
     colours(root)
-    stems = {path.stem for path in books}
+    stems = {manifest.stem for manifest in manifests}
     for path in _files(root):
         if path.stem not in stems:
             raise BadInput(f"{path.name}: there is no {path.stem}.ipynb beside it")
@@ -224,10 +248,6 @@ def every(root: Path) -> list[Manifest]:
             if value in seen:
                 raise BadInput(f"{manifest.stem}.toml: {part}: {seen[value]}.toml has {value} too")
             seen[value] = manifest.stem
-    for path, manifest in zip(books, manifests, strict=True):
-        known = inspect(path) if manifest.profiles else {}
-        for profile in manifest.profiles:
-            manifest.profile(profile, known)
     return manifests
 
 

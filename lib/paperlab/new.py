@@ -25,8 +25,8 @@ def new(name: str, title: str, family: str | None, root: Path) -> list[Path]:
 
     name: NNN_slug. title: "Name: question?". family: a folder of lib/paperlab, made where it is
     missing; None takes that of the number's first digit. Returns the new files, the notebook last.
-    Raises BadInput before anything is written: for a name or a title that is none, what is taken,
-    an unknown family.
+    Raises BadInput, before anything is written, for a malformed name or title, a name that is taken,
+    and an unknown family.
     """
     number, slug, family = _checked(name, title, family, root)
     short, question = TITLE.fullmatch(title).groups()
@@ -96,7 +96,7 @@ def _checked(name: str, title: str, family: str | None, root: Path) -> tuple[str
             raise BadInput(f"{number} is taken by {book.stem}: choose another number")
         if book.stem[4:] == slug:
             raise BadInput(f"{slug} is taken by {book.stem}: choose another name")
-    folders = [known.folder for known in FAMILIES.values()]
+    folders = [known.folder for digit, known in FAMILIES.items() if digit != "0"]  # no papers there
     if family is not None and family not in folders:
         raise BadInput(f"--family {family}: one of {', '.join(folders)}")
     return number, slug, family or FAMILIES[number[0]].folder

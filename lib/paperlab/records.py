@@ -1,7 +1,7 @@
-"""One JSON record a run: what was run, on what, how long, and what came out.
+"""One JSON record a run: code, parameters, machine, time, results and claims.
 
-The front door names the run's folder in the environment variable PAPERLAB_RUN. A notebook that
-somebody opens by hand keeps its record in memory and leaves no trace.
+`runs.run` passes the run's folder to the kernel in the environment variable PAPERLAB_RUN. A notebook
+that is opened by hand has no such folder: its record stays in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from . import checks, digest, machine
 from .manifest import project_root
-from .recording import RUN_VARIABLE as RUN_VARIABLE  # what a run writes is found here too
+from .recording import RUN_VARIABLE as RUN_VARIABLE  # also importable from here
 from .recording import Record, file_name, plain, write
 from .recording import replace as replace
 
@@ -77,7 +77,7 @@ def read(path: Path) -> dict | None:
         if not all(isinstance(record.get(k), kind | None) for k, kind in FIELDS.items()):
             raise ValueError("not a record")
     except (OSError, ValueError) as error:
-        warnings.warn(f"{path.name} in {path.parent.name} is passed over: {error}", stacklevel=2)
+        warnings.warn(f"{path.name} in {path.parent.name} is skipped: {error}", stacklevel=2)
         return None
     return record
 
@@ -85,7 +85,7 @@ def read(path: Path) -> dict | None:
 def every(root: Path) -> dict[str, dict]:
     """All records by name: the folder under data/runs, or the file's stem in data/reference.
 
-    A run whose process was killed could not say so: it counts as failed here.
+    A run whose process was killed counts as failed: it could not record its end.
     """
     kept = (root / "data/reference").glob("[0-9]*.json")  # bench and golden numbers are no runs
     paths = {p.parent.name: p for p in sorted((root / "data/runs").glob("*/record.json"))}
@@ -100,7 +100,7 @@ def place(root: Path, name: str) -> Path:
 
 
 def read_final(path: Path) -> dict | None:
-    """A record as `read` gives it; a run whose process died without a word is marked failed."""
+    """A record as `read` gives it; a run whose process was killed is marked failed."""
     record = read(path)
     if record and record["status"] == "running" and not _is_running(path.parent):
         record = read(path) or record  # it may have ended in between
@@ -114,8 +114,8 @@ def read_final(path: Path) -> dict | None:
 def running(folder: Path) -> Iterator[None]:
     """Lock a run's folder while it goes on; the system releases the lock of a process that dies.
 
-    Machines that share the folder must share its locks (flock), or each takes the others' runs for
-    killed.
+    Machines that share the folder must share its locks (flock); otherwise each sees the others' runs
+    as killed.
     """
     from filelock import FileLock
 
@@ -131,10 +131,10 @@ def _is_running(folder: Path) -> bool:
 
     if not (folder / LOCK).is_file():
         return False
-    try:  # long enough for another reader, who holds the lock for a moment in this very place
+    try:  # another reader may hold the lock here for a moment
         with FileLock(folder / LOCK, timeout=0.1, poll_interval=0.01):
             return False
-    except OSError:  # taken, or we may not ask
+    except OSError:  # taken, or not ours to test
         return True
 
 
@@ -148,9 +148,9 @@ def finished(root: Path, key: str) -> Path | None:
 
 
 def read_all(root: Path | None = None) -> pl.DataFrame:
-    """Every run under data/runs and data/reference as one table, a row a run, newest first.
+    """All runs under data/runs and data/reference as one table, a row a run, newest first.
 
-    Metrics and verdicts are JSON text; parameters too. The columns are there with no run as well.
+    Metrics, verdicts and parameters are JSON text. Without any run the table has its columns, too.
     """
     import polars as pl
 
@@ -243,5 +243,5 @@ def fingerprint(parameters: dict) -> str:
 
 
 def key(notebook: str, code: str, parameters: dict) -> str:
-    """What makes two runs the same run: notebook, digest of the code, parameters."""
+    """The key of a run: equal for the same notebook, digest of the code and parameters."""
     return fingerprint({"notebook": notebook, "code": code, "parameters": parameters})

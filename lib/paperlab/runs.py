@@ -14,12 +14,12 @@ from . import digest, manifest, plots, records
 from .manifest import NOTEBOOK, notebooks
 from .parameters import BadInput, inspect, pick
 
-# kernels say that loopback is not encrypted, and how they were stopped; what fails is in the outputs
+# or kernels print that loopback is not encrypted and how they were stopped; errors are in the outputs
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 
 
 class RunFailed(RuntimeError):
-    """A cell of a run raised."""
+    """A cell of a run raised an error."""
 
 
 def find(name: str, root: Path) -> Path:
@@ -48,8 +48,12 @@ def settle(
     chosen = {name: p.default for name, p in known.items()}
     if profile != "quick":
         chosen |= manifest.read(notebook.with_suffix(".toml")).profile(profile, known)
+    own: set[str] = set()
     for name, value in (overrides or {}).items():
         parameter = pick(known, name, slug)
+        if parameter.name in own:  # as seeds and SEEDS
+            raise BadInput(f"{parameter.name} is set twice")
+        own.add(parameter.name)
         chosen[parameter.name] = parameter.cast(value)
     return chosen
 
@@ -64,16 +68,18 @@ def run(
     """Execute a notebook into a new folder under data/runs; returns the folder.
 
     It holds the executed notebook, record.json and the figures; its name ends with the record's key.
-    One run at a time in a process: the kernel finds the folder in the environment. Raises BadInput
-    before a kernel starts, RunFailed after a cell failed (the record says which), KeyboardInterrupt
-    likewise.
+    A process does one run at a time, because the kernel reads the folder from the environment. Raises
+    BadInput before a kernel starts; RunFailed where a cell failed, and KeyboardInterrupt: the record
+    then says which cell.
     """
     parameters = settle(notebook, profile, overrides)
     profile = Path(
         profile
-    ).name  # of a file: with its ending, so that it is no profile of the manifest
-    import papermill  # seconds, not spent on a value that is refused
+    ).name  # a file keeps its ending, so that it is no profile of the manifest
+    import papermill  # takes seconds: after the values are checked
     from papermill.exceptions import PapermillExecutionError
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
 
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     record = records.begin(notebook.stem, profile, parameters, root)
@@ -87,8 +93,12 @@ def run(
         before = os.environ.get(records.RUN_VARIABLE)
         os.environ[records.RUN_VARIABLE] = str(folder)
         try:
+            # handed over with its values: papermill's own reading of the parameters cell warns of
+            # what `settle` has read, such as a comment with "="
+            book = load_notebook_node(str(notebook))
+            book = parameterize_notebook(book, parameters, kernel_name="python3", language="python")
             papermill.execute_notebook(
-                notebook, executed, parameters, kernel_name="python3", language="python", cwd=notebook.parent,
+                book, executed, kernel_name="python3", language="python", cwd=notebook.parent,
                 progress_bar=progress and {"desc": notebook.stem}, log_output=False, extra_arguments=QUIET,
             )  # fmt: skip
         except PapermillExecutionError as problem:
@@ -115,8 +125,8 @@ def run(
             records.replace(executed, json.dumps(book, indent=1, ensure_ascii=False))
             records.write(path, record | {"figures": [p.name for p in drawn]})
         except OSError as problem:  # a full disk: also where the browser's picture is then missing
-            told = "the run is recorded, but its figures could not be written"
-            raise RunFailed(f"{notebook.stem}: {told}: {problem}") from None
+            state = "the run is recorded, but its figures could not be written"
+            raise RunFailed(f"{notebook.stem}: {state}: {problem}") from None
     if error is not None:
         if error["message"] == "interrupted":
             raise KeyboardInterrupt
@@ -128,8 +138,8 @@ def run(
 def _failed_cell(executed: Path) -> int | None:
     """The number, among the reader's code cells, of the last one that papermill started.
 
-    Counts are no help: those of a cell that takes the kernel with it may never arrive. None where
-    there is no notebook; one that a full disk cut short is removed: the record needs its room.
+    Execution counts do not tell: the count of a cell that kills its kernel may be missing. None where
+    there is no notebook; one that a full disk cut short is removed, to make room for the record.
     """
     try:
         book = json.loads(executed.read_text())

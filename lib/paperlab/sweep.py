@@ -1,15 +1,14 @@
-"""Sweeps: the product of parameter values, a run each, through dask.distributed.
+"""Sweeps: one run for each combination of parameter values, through dask.distributed.
 
-The same path for a few processes of this machine and for any Dask cluster whose workers see the
-project's folder under the same path. Every run is a folder under data/runs whose name ends with its
-key (notebook, code and parameters): a successful record of that key is never made twice, and a
-sweep that was killed goes on where the same command is given again.
+The same code serves a few processes of this machine and any Dask cluster whose workers see the
+project's folder under the same path. The name of a run's folder under data/runs ends with its key
+(notebook, code and parameters). A run with a successful record of its key is not repeated, so a
+sweep that was killed continues when the same command is given again.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import digest, records, runs
-from .parameters import Parameter, inspect
+from .parameters import Parameter, as_text, inspect
 
 LARGEST = 10_000  # runs of one sweep
 _ALONE = threading.Lock()  # a process runs one notebook at a time: its folder is in the environment
@@ -39,18 +38,18 @@ class Point:
 
 @dataclass
 class Progress:
-    """How far a sweep is; ``done`` and ``failed`` are by key."""
+    """The state of a sweep; ``done`` and ``failed`` are by key."""
 
     points: list[Point]
     done: dict[str, Path] = field(default_factory=dict)  # the run's folder
     failed: dict[str, str] = field(default_factory=dict)  # one line
     running: set[str] = field(default_factory=set)
-    reused: int = 0  # of done: those that needed no run
+    reused: int = 0  # of done: recorded before this sweep
     workers: int = 0
     seconds: list[float] = field(default_factory=list)  # of the runs that ended in this sweep
 
     def left(self) -> float | None:
-        """Seconds until the end, if the runs to come last as long as those that ended; or None."""
+        """Seconds until the end, by the mean time of the runs that ended; None before the first."""
         to_come = len(self.points) - len(self.done) - len(self.failed)
         if not self.seconds or not self.workers:
             return None
@@ -116,7 +115,7 @@ def plan(
     for values in axes.values():
         size *= len(values)
     if size > LARGEST:
-        raise runs.BadInput(f"--grid asks for {size:,} runs; a sweep takes at most {LARGEST:,}")
+        raise runs.BadInput(f"--grid makes {size:,} runs; a sweep takes at most {LARGEST:,}")
     code, points = digest.notebook(notebook), {}
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
@@ -129,8 +128,8 @@ def plan(
 def run_lock(root: Path, key: str) -> Iterator[None]:
     """Let one process at a time do a run; the system releases the lock of a process that dies.
 
-    What the process and its kernel write to their standard streams meanwhile goes to
-    data/runs/.sweep/KEY.log, and not over the table that the user watches.
+    Meanwhile the standard streams of the process and its kernel go to data/runs/.sweep/KEY.log, not
+    into the table on the terminal.
     """
     from filelock import FileLock
 
@@ -151,14 +150,14 @@ def run_lock(root: Path, key: str) -> Iterator[None]:
 def do(root: Path, stem: str, profile: str, point: Point, code: str) -> str:
     """One run, in a worker; returns the name of its folder. Raises RunFailed, BadInput.
 
-    Whoever else does the same run is waited for, and what it made is taken.
+    Where another process does the same run, this waits for it and returns its folder.
     """
     notebook = root / "notebooks" / f"{stem}.ipynb"
     with _ALONE, run_lock(root, point.key):
         folder = records.finished(root, point.key)
         if folder is None:
             if not notebook.is_file() or digest.notebook(notebook) != code:
-                raise runs.BadInput("the code here is not that of the sweep's start: start it anew")
+                raise runs.BadInput("the code has changed since the sweep started: start it again")
             folder = runs.run(notebook, root, profile, point.values, progress=False)
         return folder.name
 
@@ -172,7 +171,9 @@ def sweep(
     scheduler: str | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Do what is not done yet; ``show`` is called a few times a second. A failing run stops no other.
+    """Do the runs that have no record yet; ``show`` is called a few times a second.
+
+    A failed run does not stop the others.
 
     workers: processes on this machine, by default half as many as it has cores (a quick run takes
     two threads) or one a GPU. scheduler: tcp://host:port of a Dask cluster instead; its workers
@@ -225,7 +226,7 @@ def _client(workers: int | None, scheduler: str | None, most: int) -> Iterator:
     """A client of the cluster at an address, or of one on loopback that ends with this process."""
     from distributed import Client
 
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our table says it
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # the table shows it
     if scheduler is not None:
         with Client(scheduler, timeout=10, set_as_default=False) as client:
             yield client
@@ -259,17 +260,20 @@ def _local(workers: int | None, most: int):
 
 
 def label(point: Point) -> str:
-    """What sets a run apart, as one would write it after --set."""
-    return " ".join(f"{n}={v if isinstance(v, str) else json.dumps(v)}" for n, v in point.values.items())  # fmt: skip
+    """The values of a run, as one would write them after --set."""
+    return " ".join(f"{name}={as_text(value)}" for name, value in point.values.items())
 
 
 def rows(progress: Progress, root: Path, points: list[Point]) -> tuple[list[str], list[list[str]]]:
-    """Columns and lines: what each run sets, where it stands, and its folder or its error."""
+    """Columns and lines: what each run sets, its state, and its name or its error.
+
+    The name is the beginning of its folder's under data/runs, as `results` and `diff` take it.
+    """
     lines = []
     for point in points:
         end = ""
         if point.key in progress.done:
-            state, end = "done", os.path.relpath(progress.done[point.key])
+            state, end = "done", progress.done[point.key].name[:19]
         elif point.key in progress.failed:
             state, end = "failed", progress.failed[point.key]
             log = root / f"data/runs/.sweep/{point.key}.log"
@@ -279,4 +283,4 @@ def rows(progress: Progress, root: Path, points: list[Point]) -> tuple[list[str]
         else:
             state = "running" if point.key in progress.running else "to do"
         lines.append([label(point), state, end])
-    return ["run", "state", "folder or error"], lines
+    return ["values", "state", "run or error"], lines

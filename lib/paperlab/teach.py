@@ -1,7 +1,7 @@
 """A student's and a solution copy of a notebook, both made from the one source.
 
-The student's copy has no outputs and no solutions: the reader predicts, runs, and then sees. Text,
-"predict before you run" included, parameters, code and checks are the source's.
+The student's copy has no outputs and no solutions, so that a reader predicts before running. Text,
+parameters, code and checks are the same as in the source.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ STUB = {
 def student(book: dict) -> dict:
     """A notebook as JSON, without any output, and a stub tagged ``answer`` for each ``solution``.
 
-    All outputs go, not only those of solutions: a table or a verdict that is there already answers
-    what the text asks before it.
+    All outputs are removed, not only those of solutions: a table or a verdict that is already there
+    would answer the question before it.
     """
     blank = copy.deepcopy(book)
     blank["metadata"].pop("paperlab", None)  # the digest of the code that made the outputs
@@ -42,8 +42,8 @@ def teach(notebook: Path, folder: Path, root: Path, force: bool = False) -> tupl
     """Write NNN_slug_student.ipynb and NNN_slug_solution.ipynb, the source as it is, into a folder.
 
     Returns the two paths and the number of solutions that became stubs. Raises BadInput where a
-    copy exists (unless ``force``), for the project's own notebooks/, whose files are taken for
-    papers, and for what is no notebook.
+    copy exists (unless ``force``), for the project's own notebooks/, where copies would count as papers,
+    and for a file that is no notebook.
     """
     import nbformat
 

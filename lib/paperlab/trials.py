@@ -71,7 +71,7 @@ def compare(
             model.lr = rate
             return fit(model, data, seed=seed, **options), model
 
-        tried, grid, todo, failed = {}, [], list(dict.fromkeys(rates)), None
+        tried, grid, todo, failed = {}, [], [*rates], None
         while todo:
             grid = sorted([*grid, *todo])
             for rate in todo:
@@ -85,7 +85,7 @@ def compare(
             if len(grid) > 1:
                 best = max(tried, key=lambda rate: _quality(*tried[rate], metric))
             edge = len(grid) > 1 and best in (grid[0], grid[-1])
-            more = edge and len(grid) < len(set(rates)) + widen
+            more = edge and len(grid) < len(rates) + widen
             todo = [best * best / grid[1 if best == grid[0] else -2]] if more else []
         for seed in seeds:
             done, model = tried[best] if seed == seeds[0] else run(best, seed)
