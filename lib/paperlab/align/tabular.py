@@ -1,11 +1,11 @@
-"""A softmax over K responses, trained by any pairwise loss on labelled pairs: the optimum is known.
+"""A softmax policy over K responses, trained on labelled pairs; the optimal policy is known.
 
     r*          reward of each response, N(0, 1)
-    p(i > j)    = sigma(r*_i - r*_j), Bradley-Terry; a label is flipped at a rate
-    pi*         ~ pi_ref exp(r* / beta), the best of E r* - beta KL(pi || pi_ref)
-    regret      = what a policy loses of that objective = beta KL(pi || pi*), in nats of reward
+    p(i > j)    = sigma(r*_i - r*_j), Bradley-Terry; labels may be flipped at a given rate
+    pi*         ~ pi_ref exp(r* / beta), the maximiser of E r* - beta KL(pi || pi_ref)
+    regret      = the objective's shortfall from its maximum = beta KL(pi || pi*), in nats of reward
 
-All problems (seeds) and conditions are trained at once, as rows of one tensor.
+All problems and conditions are trained together, as rows of one tensor.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .formulas import LOSSES, RANKED, REFERENCE_FREE
+from .formulas import GOLD, LOSSES, RANKED, REFERENCE_FREE
 from .losses import preference_loss
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-KINDS = tuple(k for k in LOSSES if k not in (*RANKED, "kto", "tpo"))  # pairs alone are enough
-OWN_BETA = ("simpo", "alphapo")  # theirs is no strength of a KL penalty
+KINDS = tuple(k for k in LOSSES if k not in (*RANKED, *GOLD, "kto"))  # these need pairs alone
+OWN_BETA = ("simpo", "alphapo")  # their beta is not the strength of a KL penalty
 
 
 @dataclass(frozen=True)
 class Choices:
-    """S independent problems with K responses each, and their truth.
+    """S independent problems with K responses each.
 
-    reward: r*. reference: log pi_ref. length: tokens of each response, for losses that average.
+    reward: true rewards r*. reference: log pi_ref. length: tokens of each response, for losses that
+    average over tokens.
     """
 
     reward: Float[Tensor, "S K"]
@@ -57,10 +58,11 @@ class Choices:
     def labels(
         self, each: int | None, flips: float = 0.0, seeds: Sequence[int] | None = None
     ) -> Float[Tensor, "S P"]:
-        """Share of labels that call i the better of each pair (i, j).
+        """Share of labels that prefer i in each pair (i, j).
 
-        each: labels a pair, at least 1; None: infinitely many. flips: in [0, .5], share of labels
-        turned round. seeds: one a problem, for the draws.
+        each: labels per pair, at least 1; None: infinitely many, so the exact probability.
+        flips: share of flipped labels, in [0, .5].
+        seeds: one per problem; needed unless each is None.
         """
         checks.inside("[0, 0.5]", flips=flips)
         i, j = self.pairs
@@ -80,7 +82,7 @@ class Choices:
 
 
 def choices(seeds: Sequence[int], responses: int = 8) -> Choices:
-    """One problem a seed: rewards and reference logits from N(0, 1), lengths 5 to 39.
+    """One problem per seed: rewards and reference logits from N(0, 1), lengths 5 to 39 tokens.
 
     responses: K, at least 2.
     """
@@ -102,11 +104,13 @@ def fit(
     steps: int = 400,
     **options,
 ) -> Float[Tensor, "*C S K"]:
-    """log pi after Adam on the mean loss over labelled pairs, from pi_ref on.
+    """log pi after Adam steps from pi_ref on the mean loss over labelled pairs.
 
-    kind: of `KINDS`. labels: what `Choices.labels` gives, with any conditions in front. beta: above
-    0; SimPO and AlphaPO keep their own. steps: at least 1; the rate falls linearly from .1 nats of
-    reward. A loss without a minimum ends where the steps end. options: the loss's.
+    kind: one of `KINDS`. labels: as from `Choices.labels`; leading dimensions C are conditions.
+    beta: above 0; SimPO and AlphaPO keep their own default.
+    steps: at least 1; the learning rate falls linearly from .1 nats of reward to 0. A loss without a
+        minimum is stopped early by them.
+    options: the loss's settings.
     """
     checks.one_of(KINDS, kind=kind)
     checks.whole(steps=steps)
@@ -136,11 +140,10 @@ def fit(
 
 
 def settle(kind: str, right: Float[Tensor, " N"], **options) -> Float[Tensor, " N"]:
-    """beta Delta at which the mean loss is least for a share ``right`` of right labels, at beta .1.
+    """beta Delta that minimises the expected loss when a share ``right`` of labels is right, at beta .1.
 
-    The two responses move apart by equal amounts, s_w = -s_l. By bisection of the slope within
-    [-12, 12]: an end means that there is no minimum inside; a slope of exactly 0 counts as one. kind: of `LOSSES`, one that reads s_w and
-    s_l alone.
+    Both responses move by equal amounts, s_w = -s_l. Bisection of the slope within [-12, 12]; a
+    result at an end means that there is no minimum inside. kind: a loss of s_w and s_l alone.
     """
     low, high = torch.full_like(right, -12.0), torch.full_like(right, 12.0)
     for _ in range(50):
