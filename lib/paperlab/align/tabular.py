@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 KINDS = tuple(k for k in LOSSES if k not in (*RANKED, *GOLD, "kto"))  # these need pairs alone
+MARGIN = ("sigmoid", "cdpo", "robust", "hinge", "ipo_sum", "exo_pair", "discopop")
 OWN_BETA = ("simpo", "alphapo")  # their beta is not the strength of a KL penalty
 
 
@@ -137,6 +138,25 @@ def fit(
         (tilt.grad,) = torch.autograd.grad((each * share.flatten()).sum(), tilt)
         adam.step()
     return (world.reference + tilt.detach() / beta).log_softmax(-1)
+
+
+def at_best_beta(
+    world: Choices, logp: Float[Tensor, "*C S K"], beta: float, scales: Float[Tensor, " M"]
+) -> tuple[Float[Tensor, "*C S"], Float[Tensor, "*C"]]:
+    """Regret at ``beta`` of a loss whose own beta' = scale * beta is tuned, and the best scale.
+
+    A loss of beta' s_w and beta' s_l alone reaches the same rewards beta' s at every beta', so one
+    fit gives all: log pi' = log pi_ref + (log pi - log pi_ref) / scale, up to a constant.
+
+    logp: a fit at ``beta`` with a loss of the margin (`MARGIN`). scales: candidates, above 0. The
+    chosen scale has the lowest mean regret over the S problems: an oracle, since regret needs r*.
+    """
+    s = logp - world.reference
+    regret = torch.stack(
+        [world.regret((world.reference + s / c).log_softmax(-1), beta) for c in scales.tolist()]
+    )
+    best = regret.mean(-1).argmin(0)
+    return regret.take_along_dim(best[None, ..., None], 0)[0], scales[best]
 
 
 def settle(kind: str, right: Float[Tensor, " N"], **options) -> Float[Tensor, " N"]:
