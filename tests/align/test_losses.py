@@ -1,17 +1,17 @@
-"""Losses on pairs: worked numbers, identities, golden cases, invariances, TRL where installed."""
+"""Losses on pairs: worked numbers, identities, golden cases, invariances."""
 
 import json
 import math
 from collections import defaultdict
-from types import SimpleNamespace
 
 import mpmath
 import pytest
 import torch
+from helpers.pairs import padded, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab.align import golden
-from paperlab.align.formulas import LOSSES, RANKED, REFERENCE_FREE, TRL, kto_baseline, kto_unpaired
+from paperlab.align.formulas import LOSSES, RANKED, REFERENCE_FREE, kto_baseline, kto_unpaired
 from paperlab.align.losses import (
     check_options,
     ld_weights,
@@ -96,6 +96,11 @@ def test_worked_losses_without_a_reference():
     gold = {"logp_gold": f64(-6), "n_gold": f64(4)}
     found = preference_loss("tpo", chosen, rejected, beta=0.1, lam=2.0, **gold)
     assert found.item() == pytest.approx(margin + 2 * 1.5)
+    # means log .5 and log .25, beta 1: the margin is log 2, less gamma
+    found = preference_loss(
+        "tpo_l", chosen, rejected, beta=1.0, gamma=math.log(2), lam=2.0, **LENGTHS, **gold
+    )
+    assert found.item() == pytest.approx(math.log(2) + 2 * 1.5)
     found = preference_loss("sft", f64(1), f64(0), logp_chosen=chosen, **n)
     assert found.item() == pytest.approx(half)
 
@@ -297,7 +302,7 @@ def test_sampo_keeps_the_shorter_and_draws_as_many_of_the_longer():
 def slow(kind, w, l, beta=None, **o):  # noqa: E741
     """The papers' formulas with 500 digits, one pair at a time."""
     mp = mpmath.mpf
-    beta = mp(beta if beta is not None else 2 if kind in ("simpo", "alphapo") else 0.1)
+    beta = mp(beta if beta is not None else 2 if kind in ("simpo", "alphapo", "tpo_l") else 0.1)
     w, l = mp(w), mp(l)  # noqa: E741
     nw, nl = mp(o.get("n_chosen", 1)), mp(o.get("n_rejected", 1))
 
@@ -344,6 +349,7 @@ def slow(kind, w, l, beta=None, **o):  # noqa: E741
         "sft": lambda: nll["chosen"],
         "cpo": lambda: nls(m) - lam * w / nw,
         "tpo": lambda: nls(m) + lam * nll["gold"],
+        "tpo_l": lambda: nls(beta * (w / nw - l / nl) - gamma) + lam * nll["gold"],
         "orpo": lambda: -w / nw + mp(o.get("lam", 0.1)) * nls(odds(w / nw) - odds(l / nl)),
         "alphapo": lambda: nls(beta * (shaped(w / nw) - shaped(l / nl)) - gamma),
         "apo_down": lambda: sig(beta * w) + 1 - sig(m),
@@ -451,26 +457,6 @@ def test_gradcheck(case):
 
 
 # From logits ---------------------------------------------------------------------------------------
-
-
-def rows(sizes, vocabulary=11, seed=0):
-    """Rows (prompt, response) of these sizes, all drawn."""
-    draw = torch.Generator().manual_seed(seed)
-    return [
-        tuple(torch.randint(vocabulary, (n,), generator=draw).tolist() for n in size)
-        for size in sizes
-    ]
-
-
-def padded(pairs, length=None, side="right", pad=0):
-    longest = max(len(p) + len(r) for p, r in pairs)
-    length = length or longest
-    ids, mask = torch.full((len(pairs), length), pad), torch.zeros(len(pairs), length).bool()
-    for k, (p, r) in enumerate(pairs):
-        start = 0 if side == "right" else length - len(p) - len(r)
-        ids[k, start : start + len(p) + len(r)] = torch.tensor(p + r)
-        mask[k, start + len(p) : start + len(p) + len(r)] = True
-    return ids, mask
 
 
 def bigram_loss(table, ids, mask, kind="sigmoid", reference=None, reduction="mean"):
@@ -626,8 +612,36 @@ def test_ld_weights_and_average_by_a_loop():
         tokens = q[b, 2 : 2 + n]
         want = tokens[:shared].sum() + alpha * tokens[shared:].sum()
         torch.testing.assert_close(sums[b], want)
-        torch.testing.assert_close(means[b], want / n)
+        torch.testing.assert_close(means[b], want / (shared + alpha * (n - shared)))
     assert ld_weights(mask, alpha, F64)[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.floats(0.01, 100))
+def test_a_mean_over_weighted_tokens_divides_by_the_weights(seed, scale):
+    """Multiplying all weights by a constant changes no loss of means; equal weights change none."""
+    mask = torch.arange(6) < torch.tensor([[4], [6], [1], [2]])
+    logps, fixed = -seeded(4, 6, seed=seed).exp(), -seeded(4, 6, seed=seed + 1).exp()
+    weights = seeded(4, 6, seed=seed + 2).exp()
+
+    def losses(w):
+        n = mask.sum(1).to(F64) if w is None else (w * mask).sum(1)
+        n = dict(zip(("n_chosen", "n_rejected"), n.chunk(2), strict=True))
+        found = {}
+        for kind in ("ipo", "sigmoid_norm", "simpo", "alphapo", "orpo"):
+            reference = None if kind in REFERENCE_FREE else fixed
+            s = sequence_logratio(logps, reference, mask, w)
+            found[kind] = preference_loss(kind, *s.chunk(2), **n)
+            means = sequence_logratio(logps, reference, mask, w, average=True)
+            one = dict.fromkeys(n, torch.ones(2, dtype=F64))
+            torch.testing.assert_close(preference_loss(kind, *means.chunk(2), **one), found[kind])
+        return found
+
+    torch.testing.assert_close(losses(weights * scale), losses(weights), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(losses(torch.full_like(weights, scale)), losses(None))
+    by_hand = (weights[0] * (logps - fixed)[0])[mask[0]].sum() / weights[0][mask[0]].sum()
+    found = sequence_logratio(logps, fixed, mask, weights, average=True)[0]
+    torch.testing.assert_close(found, by_hand)
 
 
 def test_wpo_weight_by_a_loop_and_without_gradient():
@@ -723,127 +737,12 @@ def test_bad_shapes_and_ranges():
         preference_loss("sigmoid", f64(1, 2), f64(0))
     with pytest.raises(ValueError, match=r"ld_alpha must be in 0..1, got 1.5"):
         sequence_logratio(Q, None, MASK, ld_alpha=1.5)
+    with pytest.raises(ValueError, match="weight must be None for aot_unpaired: its values belong"):
+        preference_loss("aot_unpaired", f64(1), f64(0), weight=f64(1))
     with pytest.raises(ValueError, match="mask must have 2B rows"):
         sampo_weights(MASK[:1])
     with pytest.raises(ValueError, match="at least 2 log-ratios, got 1"):
         kto_baseline(f64(1))
-
-
-# TRL -----------------------------------------------------------------------------------------------
-
-
-def test_every_loss_names_its_counterpart():
-    assert list(TRL) == [k for k in LOSSES]
-
-
-TRL_SETTINGS = {  # our kind: TRL's loss types and settings
-    "sigmoid": (["sigmoid"], {}),
-    "robust": (["robust"], {"label_smoothing": 0.1}),
-    "hinge": (["hinge"], {}),
-    "ipo": (["ipo"], {}),
-    "sigmoid_norm": (["sigmoid_norm"], {}),
-    "apo_zero": (["apo_zero"], {}),
-    "nca": (["nca_pair"], {}),
-    "bco": (["bco_pair"], {}),
-    "exo_pair": (["exo_pair"], {"label_smoothing": 0.1}),
-    "sppo_hard": (["sppo_hard"], {}),
-    "apo_down": (["apo_down"], {}),
-    "discopop": (["discopop"], {}),
-    "aot": (["aot"], {"label_smoothing": 0.1}),
-    "aot_unpaired": (["aot_unpaired"], {"label_smoothing": 0.1}),
-    "fdpo": (["sigmoid"], {"f_divergence_type": "forward_kl"}),
-    "fdpo js": (["sigmoid"], {"f_divergence_type": "js_divergence"}),
-    "fdpo alpha": (
-        ["sigmoid"],
-        {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.7},
-    ),
-    "sigmoid ld": (["sigmoid"], {"ld_alpha": 0.3}),
-    "sigmoid wpo": (["sigmoid"], {"use_weighting": True}),
-}
-
-
-def trl_loss(types, settings, logits, reference, ids, mask):
-    """TRL's own loss and metrics on given logits: its trainer's method without its trainer."""
-    trl = pytest.importorskip(
-        "trl", minversion="1.16", reason="TRL is not installed: an optional, outside reference"
-    )
-    # What TRL's fused head reports of each scored position, here from whole logits.
-    p = logits[:, :-1].log_softmax(-1)
-    scored = mask[:, 1:]
-    output = SimpleNamespace(
-        log_probs=p.gather(2, ids[:, 1:, None]).squeeze(2) * scored,
-        entropy=-(p.exp() * p).sum(-1),
-        mean_logits=logits[:, :-1].mean(-1),
-        is_top1=p.argmax(-1) == ids[:, 1:],
-        log_sum_sq_probs=(2 * p).logsumexp(-1),
-    )
-
-    class Model(torch.nn.Module):
-        def forward(self, **_):
-            return output
-
-    trainer = object.__new__(trl.DPOTrainer)
-    same = lambda x: x  # noqa: E731
-    trainer.accelerator = SimpleNamespace(
-        device="cpu", gather=same, gather_for_metrics=same, unwrap_model=same
-    )
-    defaults = {"label_smoothing": 0.0, "f_divergence_type": "reverse_kl", "ld_alpha": None}
-    defaults |= {"f_alpha_divergence_coef": 0.5, "use_weighting": False, "beta": 0.1}
-    defaults |= {"precompute_ref_logps": settings.get("ld_alpha") is None}
-    defaults |= {"args": SimpleNamespace(gradient_checkpointing_kwargs=None, discopop_tau=0.05)}
-    defaults |= {"aux_loss_enabled": False, "_total_train_tokens": 0, "_tp_size": 1}
-    for name, value in (defaults | settings).items():
-        setattr(trainer, name, value)
-    trainer.model, trainer.loss_types, trainer.loss_weights = Model(), types, [1.0] * len(types)
-    trainer._metrics = {m: defaultdict(list) for m in ("train", "eval")}
-    r = reference[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2) * scored
-    fixed = SimpleNamespace(log_probs=r)
-    trainer.ref_model = lambda **_: fixed
-    trainer.model.gradient_checkpointing_disable = lambda: None
-    trainer.model.is_gradient_checkpointing = False
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "completion_mask": mask.int(),
-    }
-    sums = r.sum(1).chunk(2)
-    inputs |= {"ref_chosen_logps": sums[0], "ref_rejected_logps": sums[1]}
-    loss = trainer._compute_loss(trainer.model, inputs, return_outputs=False)
-    return loss, {k: v[-1] for k, v in trainer._metrics["train"].items()}
-
-
-@pytest.mark.parametrize("name", TRL_SETTINGS)
-def test_trl_agrees(name):
-    types, settings = TRL_SETTINGS[name]
-    ids, mask = padded(rows([(2, 4), (3, 3), (1, 6), (2, 3), (3, 5), (1, 2)]))
-    logits, reference = (seeded(*ids.shape, V, seed=s, dtype=torch.float32) for s in (1, 2))
-    wanted, metrics = trl_loss(types, settings, logits, reference, ids, mask)
-    logps, fixed = token_logps(logits, ids, mask), token_logps(reference, ids, mask)
-    scored = mask[:, 1:]
-    s = sequence_logratio(logps, fixed, scored, ld_alpha=settings.get("ld_alpha"))
-    kind = name.split()[0]
-    n = dict(zip(("n_chosen", "n_rejected"), scored.sum(1).chunk(2), strict=True))
-    options = n if kind in ("ipo", "sigmoid_norm") else {}
-    options |= {"epsilon": 0.1} if "label_smoothing" in settings else {}
-    if name.startswith("fdpo "):
-        options |= {"divergence": name.split()[1]}
-        options |= {"alpha": 0.3} if "alpha" in name else {}  # TRL's is 1 minus the paper's
-    weight = wpo_weight(logits, logps, mask) if "wpo" in name else None
-    if kind == "aot":
-        options |= zip(
-            ("logp_chosen", "logp_rejected"),
-            sequence_logratio(logps, None, scored).chunk(2),
-            strict=True,
-        )
-    found = preference_loss(kind, *s.chunk(2), beta=0.1, weight=weight, **options)
-    assert found.item() == pytest.approx(wanted.item(), abs=1e-5)
-    ours = preference_metrics(
-        *s.chunk(2), 0.1, sequence_logratio(logps, None, scored, ld_alpha=settings.get("ld_alpha"))
-    )
-    ours |= token_metrics(logits, ids, mask)
-    assert set(metrics) - set(ours) == {"num_tokens"}
-    for key, value in ours.items():
-        assert value.item() == pytest.approx(metrics[key], abs=1e-5), key
 
 
 # The committed record ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.align.tabular import KINDS, Choices, choices, fit, settle
+from paperlab.align.tabular import KINDS, MARGIN, Choices, at_best_beta, choices, fit, settle
 
 WORLD = choices(range(4))
 
@@ -53,6 +53,29 @@ def test_dpo_recovers_the_optimal_policy_from_exact_labels(beta):
     found = fit("robust", WORLD, flipped, beta, steps=600, epsilon=0.2)
     assert WORLD.regret(found, beta).max() < 1e-2
     assert WORLD.regret(fit("sigmoid", WORLD, flipped, beta), beta).mean() > 5e-3
+
+
+@pytest.mark.parametrize("kind", MARGIN)
+def test_a_loss_of_the_margin_at_another_beta_is_the_same_fit_rescaled(kind):
+    labels = torch.stack([WORLD.labels(None), WORLD.labels(3, 0.2, range(4))])
+    here, there = (fit(kind, WORLD, labels, beta, steps=60) for beta in (0.5, 1.5))
+    regret, scale = at_best_beta(WORLD, here, 0.5, torch.tensor([3.0]).double())
+    assert scale.tolist() == [3, 3]
+    torch.testing.assert_close(regret, WORLD.regret(there, 0.5), rtol=1e-4, atol=1e-6)
+
+
+def test_the_best_beta_by_a_loop():
+    """Labels flipped at a known rate halve the margins, or more: DPO's own beta must be smaller."""
+    labels = torch.stack([WORLD.labels(None), WORLD.labels(None, 0.2)])
+    policy, scales = fit("sigmoid", WORLD, labels, 0.5), torch.tensor([0.25, 0.5, 1, 2]).double()
+    regret, scale = at_best_beta(WORLD, policy, 0.5, scales)
+    assert scale.tolist() == [1, 0.5]
+    for k in range(2):
+        means = []
+        for c in scales:
+            s = (policy[k] - WORLD.reference) / c
+            means.append(WORLD.regret((WORLD.reference + s).log_softmax(1), 0.5))
+        torch.testing.assert_close(regret[k], min(means, key=lambda r: r.mean()))
 
 
 def test_conditions_and_problems_are_trained_apart():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from paperlab import loop
 from paperlab.align import losses, otpo
+from paperlab.align.formulas import GOLD, LOSSES
 from paperlab.align.tuning import WEIGHTINGS, PreferenceTuning
 from paperlab.lm.logprobs import token_logps
 from paperlab.lm.preferences import Pair, PairBatch, Preferences
@@ -118,19 +119,31 @@ def test_simpo_has_no_reference():
     torch.testing.assert_close(found["own_chosen"], mean[:8])
 
 
-def test_a_mean_over_weighted_tokens_divides_by_the_weights():
+@pytest.mark.parametrize("kind", ["ipo", "sigmoid_norm", "simpo", "cpo"])
+def test_a_mean_over_weighted_tokens_divides_by_the_weights(kind):
     """LD-DPO at 0 counts the first n* tokens of each response: the mean is over those."""
-    module, batch = moved("ld", "sigmoid_norm", ld_alpha=0.0), whole(pairs())
+    module, batch = moved("ld", kind, ld_alpha=0.0), whole(pairs())
     with torch.no_grad():
         loss, _ = module.compare(batch)
-        reference = module._refer(batch).logps
+        reference = module._refer(batch).logps if module.referenced else None
         mask = batch.mask[:, 1:]
         logps = token_logps(module.policy(batch.ids).logits, batch.ids, batch.mask)
     first = mask & (losses.ld_weights(mask, 0.0) > 0)
-    mean = losses.sequence_logratio(logps, reference, first, average=True)
     assert (first.sum(1) < mask.sum(1)).any()
-    expected = losses.preference_loss("sigmoid", *mean.chunk(2), beta=0.1, reduction="none")
+    sums = losses.sequence_logratio(logps, reference, first).chunk(2)
+    n = zip(("n_chosen", "n_rejected"), first.sum(1).chunk(2), strict=True)
+    n = {name: count for name, count in n if kind != "cpo" or name == "n_chosen"}
+    expected = losses.preference_loss(kind, *sums, beta=0.1, reduction="none", **n)
     torch.testing.assert_close(loss, expected)
+
+
+def test_the_likelihood_of_rpo_has_no_weights():
+    batch = whole(pairs())
+    plain, weighted = (moved(w, "rpo", options={"lam": 1.0}) for w in ("dpo", "uniform"))
+    bare = moved("uniform", "sigmoid")
+    found = weighted.compare(batch)[0] - bare.compare(batch)[0]
+    likelihood = plain.compare(batch)[0] - moved("dpo", "sigmoid").compare(batch)[0]
+    torch.testing.assert_close(found, likelihood)
 
 
 def test_sampo_is_judged_by_the_mean_over_its_draws():
@@ -138,8 +151,9 @@ def test_sampo_is_judged_by_the_mean_over_its_draws():
     first, second = (module.rewards(pairs()) for _ in range(2))
     torch.testing.assert_close(first["own_chosen"], second["own_chosen"])
     torch.manual_seed(0)
-    batch = whole(pairs())
-    drawn = torch.stack([module.sums(batch).own.detach() for _ in range(3000)])
+    batch = module._refer(whole(pairs()))
+    with torch.no_grad():
+        drawn = torch.stack([module.sums(batch).own for _ in range(1000)])
     mean = torch.cat([first["own_chosen"], first["own_rejected"]])
     error = drawn.std(0) / len(drawn) ** 0.5
     assert error.max() > 0
@@ -156,7 +170,7 @@ def test_metrics_of_tokens_are_those_of_the_policy():
     assert not set(expected) & set(module.compare(batch)[1])
 
 
-@pytest.mark.parametrize("kind", [k for k in losses.LOSSES if k not in ("kto", "tpo")])
+@pytest.mark.parametrize("kind", [k for k in LOSSES if k not in ("kto", *GOLD)])
 def test_every_loss_trains(kind):
     module = moved(kind=kind)
     loss, seen = module.compare(whole(pairs()))
@@ -435,6 +449,9 @@ def test_an_empty_part_is_refused_before_training():
         ({"beta": -1.0}, "beta must be above 0"),
         ({"reg": -1.0}, "reg must be above 0"),
         ({"options": {"epsilon": 0.1}}, "options of sigmoid are beta: unknown epsilon"),
+        ({"options": {"beta": 0.1}}, "options of sigmoid are none, not beta"),
+        ({"kind": "simpo", "options": {"n_chosen": 3}}, "options of simpo are gamma, not n_chosen"),
+        ({"kind": "tpo_l"}, "kind must be one of sigmoid"),
         ({"kind": "cdpo", "options": {"epsilon": 0.7}}, r"epsilon must be in \[0, 0.5\), got 0.7"),
         ({"ld_alpha": 1.5}, r"ld_alpha must be in \[0, 1\]"),
         ({"representation": "last"}, "representation must be one of predictor, token"),

@@ -1,17 +1,19 @@
-"""The formulas of the losses on preference pairs: `losses.preference_loss` checks and calls them.
+"""Formulas of the losses on preference pairs. `losses.preference_loss` checks their arguments.
 
-Arguments that every function shares:
+Arguments shared by all functions:
 
-chosen, rejected: (B,) sums over a response of log pi - log pi_ref; for the kinds in
-    `REFERENCE_FREE` sums of log pi alone.
-n_chosen, n_rejected, n_gold: (B,) numbers of tokens, or sums of their weights; above 0.
+chosen, rejected: (B,) sums over a response's tokens of log pi - log pi_ref; for the kinds in
+    `REFERENCE_FREE`, of log pi.
+n_chosen, n_rejected, n_gold: (B,) numbers of tokens; where chosen and rejected are weighted sums,
+    the sums of the weights. The mean of an empty response is 0.
 logp_chosen, logp_rejected, logp_gold: (B,) sums of log pi.
-beta: above 0, the strength of the KL penalty. epsilon: share of wrong labels.
+beta: above 0, the strength of the KL penalty.
+epsilon: assumed share of wrong labels.
 
-Each returns (B,) values, one a pair (`aot`, `aot_unpaired`: one a rank). Where a public trainer
-departs from the paper, `TRL` and the docstring say so. Own choices: f-DPO's scores written with
-expm1; likelihood terms averaged in each response, so that accumulated micro-batches add up; KTO
-applied to pairs.
+Each function returns (B,) values, one per pair (`aot`, `aot_unpaired`: one per rank). `names.TRL`
+says where TRL's trainers differ. Choices that the papers leave open: f-DPO's scores use expm1;
+likelihood terms are averaged within each response, so that accumulated micro-batches add up to the
+whole batch; KTO is applied to pairs.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def sigmoid(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], beta: fl
 def cdpo(chosen, rejected, beta: float = 0.1, epsilon: float | Tensor = 0.1):
     """cDPO (Mitchell 2023): cross-entropy to a label that is wrong with probability epsilon.
 
-    Least where sigma(beta Delta) = 1 - epsilon. epsilon: in [0, .5), or a tensor (B,) in [0, 1]: then
-    1 - epsilon is a pair's own probability of its label (soft labels).
+    Minimal at sigma(beta Delta) = 1 - epsilon. epsilon: in [0, .5), or a tensor (B,) in [0, 1], one
+    per pair (soft labels).
     """
     return _smoothed(beta * (chosen - rejected), epsilon)
 
@@ -69,7 +71,7 @@ def ipo_sum(chosen, rejected, beta: float = 0.1):
 def exo_pair(chosen, rejected, beta: float = 0.1, epsilon: float = 1e-3):
     """EXO for a pair (arXiv 2402.00856, eq. 16): reverse KL from sigma(beta Delta) to its label.
 
-    epsilon: in (0, .5), the label's smoothing; 0 would be infinite.
+    epsilon: in (0, .5), label smoothing; the loss is infinite at 0.
     """
     logit = beta * (chosen - rejected)
     won = torch.sigmoid(logit) * (F.logsigmoid(logit) - math.log1p(-epsilon))
@@ -77,9 +79,9 @@ def exo_pair(chosen, rejected, beta: float = 0.1, epsilon: float = 1e-3):
 
 
 def discopop(chosen, rejected, beta: float = 0.1, tau: float = 0.05):
-    """DiscoPOP (arXiv 2406.08414, eq. 5): logistic below a margin of 0, exponential above it.
+    """DiscoPOP (arXiv 2406.08414, eq. 5): logistic loss at negative margins, exponential at positive.
 
-    tau: above 0, the width of the change from one to the other, in units of beta Delta.
+    tau: above 0, width of the transition, in units of beta Delta.
     """
     logit = beta * (chosen - rejected)
     share = F.logsigmoid(logit / tau)  # log of the exponential part's share
@@ -90,7 +92,7 @@ def discopop(chosen, rejected, beta: float = 0.1, tau: float = 0.05):
 def fdpo(
     chosen, rejected, beta: float = 0.1, divergence: str = "forward_kl", alpha: float | None = None
 ):
-    """f-DPO (arXiv 2309.16240): DPO on f'(pi / pi_ref) in place of s = log(pi / pi_ref).
+    """f-DPO (arXiv 2309.16240): DPO with f'(pi / pi_ref) in place of s = log(pi / pi_ref).
 
     divergence, alpha: see `f_score`.
     """
@@ -104,8 +106,9 @@ def f_score(
     """f'(e^s), up to a constant that cancels in a pair.
 
     ``forward_kl``: -e^-s. ``js``: log sigma(s). ``alpha``: (1 - e^(-alpha s)) / alpha, the paper's
-    alpha-divergence: reverse KL (s itself, DPO) at 0, forward KL at 1. Exponents stop at 80.
-    Raises ValueError for another name, or alpha without it.
+    alpha-divergence: reverse KL (s itself, DPO) at 0, forward KL at 1. Exponents are clamped at 80.
+    Raises ValueError for another divergence, and for alpha given where it is not used or missing
+    where it is.
     """
     if divergence == "alpha" and alpha is not None:
         return s if alpha == 0 else -(-alpha * s).clamp(max=LARGEST_EXPONENT).expm1() / alpha
@@ -122,7 +125,7 @@ def f_score(
 def ipo(chosen, rejected, n_chosen, n_rejected, beta: float = 0.1):
     """IPO on means over tokens: (s_w / n_w - s_l / n_l - 1 / (2 beta))^2.
 
-    Its optimum is a length's factor away from that of `ipo_sum`.
+    At equal lengths n, the target margin of the sums is n times that of `ipo_sum`.
     """
     return ipo_sum(_mean(chosen, n_chosen), _mean(rejected, n_rejected), beta)
 
@@ -133,7 +136,7 @@ def sigmoid_norm(chosen, rejected, n_chosen, n_rejected, beta: float = 0.1):
 
 
 def simpo(chosen, rejected, n_chosen, n_rejected, beta: float = 2.0, gamma: float = 1.0):
-    """SimPO (arXiv 2405.14734, eq. 6): no reference, mean log-likelihoods, a margin gamma >= 0.
+    """SimPO (arXiv 2405.14734, eq. 6): mean log-likelihoods, no reference, a margin gamma >= 0.
 
     The released code's ``gamma_beta_ratio`` is gamma / beta.
     """
@@ -152,7 +155,7 @@ def alphapo(
 ):
     """AlphaPO (arXiv 2501.03884): SimPO with reward (1 - e^(-alpha m)) / alpha, m the mean log pi.
 
-    alpha: any number; 0 is SimPO. gamma >= 0. Exponents stop at 80.
+    alpha: any number; 0 is SimPO. gamma: at least 0. Exponents are clamped at 80.
     """
     good, bad = _mean(chosen, n_chosen), _mean(rejected, n_rejected)
     good, bad = (f_score(m, "alpha", alpha) for m in (good, bad))
@@ -162,7 +165,7 @@ def alphapo(
 def orpo(chosen, rejected, n_chosen, n_rejected, lam: float = 0.1):
     """ORPO (arXiv 2403.07691, eq. 6): mean NLL of the chosen plus lam >= 0 times an odds-ratio loss.
 
-    The odds are those of a mean token's probability p, p / (1 - p); p is at most 1 - 1e-6.
+    Odds are p / (1 - p), with p the geometric mean of the token probabilities, clamped at 1 - 1e-6.
     """
     good, bad = (_mean(chosen, n_chosen), _mean(rejected, n_rejected))
     odds = [m - torch.log(-torch.expm1(m.clamp(max=-1e-6))) for m in (good, bad)]
@@ -183,21 +186,21 @@ def apo_down(chosen, rejected, beta: float = 0.1):
 
 
 def nca(chosen, rejected, beta: float = 0.1):
-    """NCA for a pair (arXiv 2402.05369): raises the chosen log-ratio, pulls both back to 0."""
+    """NCA for a pair (arXiv 2402.05369): raises the chosen log-ratio and penalises both."""
     pull = F.logsigmoid(-beta * chosen) + F.logsigmoid(-beta * rejected)
     return -F.logsigmoid(beta * chosen) - pull / 2
 
 
 def bco(chosen, rejected, beta: float = 0.1, delta: float = 0.0):
-    """BCO (arXiv 2404.04656): a classifier of chosen against rejected with threshold delta.
+    """BCO (arXiv 2404.04656): binary classification of the responses with reward threshold delta.
 
-    delta: the mean reward so far, in units of beta s; TRL left it out in 0.29.
+    delta: in units of beta s; in the paper, a running mean of the rewards.
     """
     return -F.logsigmoid(beta * chosen - delta) - F.logsigmoid(delta - beta * rejected)
 
 
 def sppo_hard(chosen, rejected, beta: float = 0.1):
-    """SPPO (arXiv 2405.00675, eq. 4.7) with hard labels: s_w to 1 / (2 beta), s_l to its negative."""
+    """SPPO (arXiv 2405.00675, eq. 4.7), hard labels: squared errors to 1 / (2 beta), -1 / (2 beta)."""
     return (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
 
 
@@ -209,7 +212,7 @@ def kto(
     lambda_d: float = 1.0,
     lambda_u: float = 1.0,
 ):
-    """KTO (arXiv 2402.01306) on pairs: the mean of the chosen's and the rejected's `kto_unpaired`."""
+    """KTO (arXiv 2402.01306) on pairs: mean of `kto_unpaired` over the two responses."""
     good = kto_unpaired(chosen, torch.ones_like(chosen).bool(), z, beta, lambda_d, lambda_u)
     bad = kto_unpaired(rejected, torch.zeros_like(rejected).bool(), z, beta, lambda_d, lambda_u)
     return (good + bad) / 2
@@ -223,10 +226,11 @@ def kto_unpaired(
     lambda_d: float = 1.0,
     lambda_u: float = 1.0,
 ) -> Float[Tensor, " N"]:
-    """KTO, eq. 8: lambda_D (1 - sigma(beta (s - z))), or lambda_U (1 - sigma(beta (z - s))).
+    """KTO (arXiv 2402.01306, eq. 8): a sigmoid loss per response, desirable or not, around z.
 
-    z: `kto_baseline`; at 0, with both lambdas 1, it is APO-zero for unpaired responses.
-    lambda_d, lambda_u >= 0.
+    lambda_D (1 - sigma(beta (s - z))) if desirable, else lambda_U (1 - sigma(beta (z - s))).
+    score: (N,) log-ratios s. z: `kto_baseline`; at 0, with both lambdas 1, this is APO-zero for
+    unpaired responses. lambda_d, lambda_u: at least 0.
     """
     sign = torch.where(desirable, 1.0, -1.0).to(score.dtype)
     scale = torch.where(desirable, lambda_d, lambda_u).to(score.dtype)
@@ -234,9 +238,10 @@ def kto_unpaired(
 
 
 def kto_baseline(mismatched: Float[Tensor, " N"]) -> Float[Tensor, ""]:
-    """z = max(0, mean s), detached, over responses to OTHER prompts of the batch (N >= 2).
+    """KTO's reference point z = max(0, mean s), detached.
 
-    Raises ValueError for N = 1, where a response has no other prompt.
+    mismatched: log-ratios of responses to other prompts of the batch, N >= 2.
+    Raises ValueError for N < 2.
     """
     if len(mismatched) < 2:
         raise ValueError(f"mismatched must hold at least 2 log-ratios, got {len(mismatched)}")
@@ -247,26 +252,43 @@ def kto_baseline(mismatched: Float[Tensor, " N"]) -> Float[Tensor, ""]:
 
 
 def sft(chosen, rejected, logp_chosen, n_chosen):
-    """Supervised fine-tuning on the chosen responses: their mean NLL a token. A baseline."""
+    """Supervised fine-tuning on the chosen responses: their mean NLL per token. A baseline."""
     return -_mean(logp_chosen, n_chosen) + 0 * (chosen + rejected)  # keeps both in the graph
 
 
 def rpo(chosen, rejected, logp_chosen, n_chosen, beta: float = 0.1, lam: float = 1.0):
-    """RPO (arXiv 2404.19733): DPO plus lam >= 0 times the chosen response's mean NLL a token."""
+    """RPO (arXiv 2404.19733): DPO plus lam >= 0 times the chosen response's mean NLL."""
     return sigmoid(chosen, rejected, beta) - lam * _mean(logp_chosen, n_chosen)
 
 
 def cpo(chosen, rejected, n_chosen, beta: float = 0.1, lam: float = 1.0):
-    """CPO (arXiv 2401.08417): DPO from a uniform reference plus lam >= 0 times the chosen's mean NLL.
+    """CPO (arXiv 2401.08417): DPO without a reference plus lam >= 0 times the chosen's mean NLL.
 
-    The paper sums the NLL over tokens, its released code averages: here the average.
+    The paper sums the NLL over tokens; this follows its released code and averages.
     """
     return sigmoid(chosen, rejected, beta) - lam * _mean(chosen, n_chosen)
 
 
 def tpo(chosen, rejected, logp_gold, n_gold, beta: float = 0.1, lam: float = 1.0):
-    """TPO (arXiv 2405.16681): CPO with the likelihood of a third, gold response. lam >= 0."""
+    """TPO (arXiv 2405.16681): CPO with the NLL of a third, gold response. lam >= 0."""
     return sigmoid(chosen, rejected, beta) - lam * _mean(logp_gold, n_gold)
+
+
+def tpo_l(
+    chosen,
+    rejected,
+    n_chosen,
+    n_rejected,
+    logp_gold,
+    n_gold,
+    beta: float = 2.0,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+):
+    """TPO-L (arXiv 2405.16681): SimPO plus lam >= 0 times a gold response's mean NLL."""
+    return simpo(chosen, rejected, n_chosen, n_rejected, beta, gamma) - lam * _mean(
+        logp_gold, n_gold
+    )
 
 
 # Of a batch's distributions ------------------------------------------------------------------------
@@ -275,7 +297,7 @@ def tpo(chosen, rejected, logp_gold, n_gold, beta: float = 0.1, lam: float = 1.0
 def aot(chosen, rejected, logp_chosen, logp_rejected, beta: float = 0.1, epsilon: float = 0.0):
     """AOT (arXiv 2406.05882), paired: sorted policy margins against sorted reference margins.
 
-    A value a rank of the batch, not a pair: parts of a batch do not add up to the whole.
+    One value per rank of the batch, not per pair: micro-batches do not add up to the whole batch.
     epsilon: in [0, .5), label smoothing.
     """
     policy = logp_chosen - logp_rejected
@@ -284,7 +306,10 @@ def aot(chosen, rejected, logp_chosen, logp_rejected, beta: float = 0.1, epsilon
 
 
 def aot_unpaired(chosen, rejected, beta: float = 0.1, epsilon: float = 0.0):
-    """AOT, unpaired: sorted chosen against sorted rejected log-ratios; a value a rank, as `aot`."""
+    """AOT (arXiv 2406.05882), unpaired: sorted chosen against sorted rejected log-ratios.
+
+    epsilon, and one value per rank: as in `aot`.
+    """
     return _smoothed(beta * (chosen.sort().values - rejected.sort().values), epsilon)
 
 
@@ -294,8 +319,8 @@ def _smoothed(logit: Tensor, epsilon: float | Tensor) -> Tensor:
 
 
 def _mean(total: Float[Tensor, " B"], n: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Sums over tokens as means."""
-    return total / n
+    """Means from sums over tokens; 0 for an empty response."""
+    return total / n.where(n > 0, 1)
 
 
 LOSSES = {
@@ -304,38 +329,9 @@ LOSSES = {
         *(sigmoid, cdpo, robust, hinge, ipo_sum, exo_pair, discopop, fdpo),
         *(ipo, sigmoid_norm, simpo, alphapo, orpo),
         *(apo_zero, apo_down, nca, bco, sppo_hard, kto),
-        *(sft, rpo, cpo, tpo, aot, aot_unpaired),
+        *(sft, rpo, cpo, tpo, tpo_l, aot, aot_unpaired),
     )
 }
-REFERENCE_FREE = ("simpo", "alphapo", "orpo", "cpo", "tpo")
-RANKED = ("aot", "aot_unpaired")  # a value a rank of the batch
-TRL = {  # our kind -> TRL 1.16's trainer and its loss type, and what differs
-    "sigmoid": ("DPO sigmoid", ""),
-    "cdpo": ("", "sigmoid with label_smoothing, until 0.28"),
-    "robust": ("DPO robust", "epsilon is label_smoothing"),
-    "hinge": ("DPO hinge", ""),
-    "ipo_sum": ("", "ipo divides by lengths"),
-    "exo_pair": ("DPO exo_pair", "epsilon is label_smoothing; 0 there becomes 0.001"),
-    "discopop": ("DPO discopop", "tau is discopop_tau"),
-    "fdpo": (
-        "DPO sigmoid, f_divergence_type",
-        "its alpha is 1 minus the paper's, which is used here",
-    ),
-    "ipo": ("DPO ipo", ""),
-    "sigmoid_norm": ("DPO sigmoid_norm", ""),
-    "simpo": ("CPO simpo", "gamma is simpo_gamma; default 0.5 there"),
-    "alphapo": ("CPO alphapo", "gamma is simpo_gamma; alpha defaults to 0 there"),
-    "orpo": ("ORPO", "lam is called beta; likelihood averaged over the batch's tokens"),
-    "apo_zero": ("DPO apo_zero", ""),
-    "apo_down": ("DPO apo_down", ""),
-    "nca": ("DPO nca_pair", ""),
-    "bco": ("DPO bco_pair", "without delta"),
-    "sppo_hard": ("DPO sppo_hard", ""),
-    "kto": ("KTO kto, apo_zero_unpaired", "on unpaired responses: `kto_unpaired`"),
-    "sft": ("DPO sft", "averaged over the batch's tokens"),
-    "rpo": ("DPO sigmoid and sft", "likelihood averaged over the batch's tokens"),
-    "cpo": ("CPO sigmoid", "lam is cpo_alpha; likelihood averaged over the batch's tokens"),
-    "tpo": ("TPO sigmoid", "lam is tpo_alpha; likelihood averaged over the batch's tokens"),
-    "aot": ("DPO aot", "epsilon is label_smoothing"),
-    "aot_unpaired": ("DPO aot_unpaired", "epsilon is label_smoothing"),
-}
+REFERENCE_FREE = ("simpo", "alphapo", "orpo", "cpo", "tpo", "tpo_l")
+RANKED = ("aot", "aot_unpaired")  # one value per rank of the batch
+GOLD = ("tpo", "tpo_l")  # a third response beside the pair

@@ -1,7 +1,7 @@
-"""Golden cases of the losses: inputs, values and gradients that any implementation can test against.
+"""Golden cases of the losses: inputs, values and gradients for tests of any implementation.
 
 ``python -m paperlab.align.golden`` writes them to data/reference/golden/preference_losses.json. All
-numbers are float64; the tests recompute every value with 500 digits by formulas of their own.
+numbers are float64; the tests recompute every value in 500-digit arithmetic from other formulas.
 """
 
 from __future__ import annotations
@@ -17,23 +17,13 @@ from .formulas import LOSSES, REFERENCE_FREE
 from .losses import ld_weights, preference_loss, sequence_logratio
 
 CHOSEN = [0.0, 1.0, -2.0, 0.3, 10.0, -10.0, 40.0, 5000.0, -5000.0]
-REJECTED = [
-    0.0,
-    -0.5,
-    3.0,
-    0.3,
-    -10.0,
-    10.0,
-    -25.0,
-    -5000.0,
-    5000.0,
-]  # the last two: beta Delta 1e3
+REJECTED = [0.0, -0.5, 3.0, 0.3, -10.0, 10.0, -25.0, -5000.0, 5000.0]  # last: beta Delta +-1e3
 LENGTHS = {
     "n_chosen": [5.0, 5.0, 3.0, 7.0, 20.0, 12.0, 9.0, 50.0, 60.0],
     "n_rejected": [4.0, 4.0, 6.0, 7.0, 10.0, 30.0, 8.0, 40.0, 50.0],
     "n_gold": [6.0, 4.0, 5.0, 9.0, 15.0, 10.0, 7.0, 45.0, 55.0],
 }
-FLOOR = -150.0  # nats per token of a sum of log pi alone, which is never above 0
+FLOOR = -150.0  # nats per token, added where the sums are of log pi, which is at most 0
 LOGPS = {
     "logp_chosen": [-10.0, -12.0, -8.0, -21.0, -60.0, -30.0, -18.0, -150.0, -6000.0],
     "logp_rejected": [-9.0, -8.0, -11.0, -20.0, -45.0, -80.0, -60.0, -5200.0, -200.0],
@@ -47,6 +37,9 @@ OPTIONS = {  # the defaults come first
     "simpo": [{}, {"gamma": 0.0}],
     "alphapo": [{}, {"alpha": -0.5}],
     "orpo": [{}, {"lam": 0.5}],
+    "cpo": [{}, {"lam": 0.2}],
+    "tpo": [{}, {"lam": 0.2}],
+    "tpo_l": [{}, {"gamma": 0.0}, {"lam": 0.2}],
     "aot": [{}, {"epsilon": 0.2}],
     "aot_unpaired": [{}, {"epsilon": 0.2}],
     "bco": [{}, {"delta": 0.5}],
@@ -61,7 +54,7 @@ OPTIONS = {  # the defaults come first
 
 
 def pair_cases() -> list[dict]:
-    """Every loss at default and other options: inputs, a value a pair, gradients of their sum."""
+    """Every loss at several settings: inputs, one value per pair, gradients of their sum."""
     cases = []
     for kind in LOSSES:
         takes = LOSSES[kind].__code__.co_varnames
@@ -90,7 +83,7 @@ def pair_cases() -> list[dict]:
 
 
 def token_cases() -> list[dict]:
-    """From two rows of logits (chosen, rejected) to log-probabilities, LD weights and sums."""
+    """Two rows of logits (chosen, rejected): log-probabilities, LD weights and sums."""
     draw = torch.Generator().manual_seed(0)
     logits = (2 * torch.randn(2, 6, 5, generator=draw, dtype=torch.float64)).round(decimals=3)
     ids = torch.tensor([[0, 1, 2, 3, 1, 4], [0, 1, 3, 4, 0, 0]])
@@ -101,6 +94,7 @@ def token_cases() -> list[dict]:
     case = {"logits": logits, "ids": ids, "mask": mask.int(), "reference_logps": reference}
     case |= {"weights": weights, "logps": logps}
     options = [{}, {"average": True}, {"ld_alpha": 0.5}, {"ld_alpha": 0.0}, {"weights": weights}]
+    options += [{"weights": weights, "average": True}]
     sums = [
         {"options": {k: "weights" if k == "weights" else v for k, v in o.items()}}
         | {"logratio": sequence_logratio(logps, reference, scored, **o).tolist()}
@@ -111,18 +105,18 @@ def token_cases() -> list[dict]:
 
 
 def cases() -> dict:
-    """What the file holds: how to read it, the cases of pairs, those of tokens."""
+    """The file's content: how to read it, cases of pairs, cases of tokens."""
     about = (
         "chosen and rejected are sums over a response of log pi - log pi_ref (of log pi for "
-        f"{', '.join(REFERENCE_FREE)}); loss has a value a pair (aot: a rank of the nine); grad_* "
-        "are gradients of the sum of loss. logits row t predicts ids row "
-        "t + 1; logps, reference_logps and weights start at the second token."
+        f"{', '.join(REFERENCE_FREE)}); loss has one value per pair (aot: per rank); grad_* are "
+        "gradients of the sum of loss. Row t of logits predicts row t + 1 of ids; logps, "
+        "reference_logps and weights start at the second token."
     )
     return {"about": about, "pairs": pair_cases(), "tokens": token_cases()}
 
 
 def path() -> Path:
-    """Where the committed cases are."""
+    """The file of the committed cases."""
     return data_root() / "reference/golden/preference_losses.json"
 
 

@@ -3,14 +3,17 @@
 
 A batch has 2B rows, the chosen responses first and their rejected ones after them. Three steps:
 
-    logps = token_logps(logits, ids, mask)                    # one number a completion token
-    s = sequence_logratio(logps, reference_logps, mask[:, 1:])  # one number a response
-    loss = preference_loss("sigmoid", *s.chunk(2), beta=0.1)  # one number a pair, then their mean
+    logps = token_logps(logits, ids, mask)                      # one number per completion token
+    s = sequence_logratio(logps, reference_logps, mask[:, 1:])  # one number per response
+    loss = preference_loss("sigmoid", *s.chunk(2), beta=0.1)    # mean over pairs
 
-s is the SUM over the completion of log pi - log pi_ref; what averages over tokens divides by the
-lengths itself, so that no loss depends on how its caller reduced. The formulas, each with its paper,
-are in `paperlab.align.formulas`; where releases of a public trainer disagree (label smoothing, IPO's
-lengths) the two readings are two kinds.
+s is the SUM over the completion of log pi - log pi_ref. Losses that average over tokens divide by
+the lengths themselves, so that callers never normalise. With token weights s is a weighted sum, and
+a mean over tokens divides it by the sum of the weights.
+
+The formulas, each with its paper, are in `paperlab.align.formulas`, their names in TRL in
+`paperlab.align.names`. Where published code disagrees (label smoothing, IPO's lengths), each variant
+is a kind of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .formulas import LOSSES, f_score
+from .formulas import LOSSES, RANKED, f_score
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -43,21 +46,24 @@ def sequence_logratio(
 ) -> Float[Tensor, " N"]:
     """s = sum_t w_t (log pi_t - log pi_ref,t) over the tokens of ``mask``, in float32 or float64.
 
-    reference_logps: None leaves the reference out (SimPO). weights: w, 1 when None; they stand for
-    DPO (1), SamPO (`sampo_weights`), a uniform budget or OTPO. ld_alpha: in [0, 1], `ld_weights` on
-    top; N must then be 2B, chosen first. average: divide by the number of tokens, at least 1.
+    reference_logps: None for losses without a reference (SimPO).
+    weights: w >= 0; None is 1 everywhere (DPO). See `sampo_weights`, `otpo.uniform_weights`,
+        `otpo.token_weights`.
+    ld_alpha: in [0, 1]; multiplies w by `ld_weights`; N must then be 2B, chosen first.
+    average: divide by sum_t w_t, the number of tokens without weights; 0 for an empty response.
     Raises ValueError when ld_alpha is out of range or N is odd with it.
     """
     dtype = torch.promote_types(policy_logps.dtype, torch.float32)
+    w = mask.to(dtype)
+    if weights is not None:
+        w = w * weights
+    if ld_alpha is not None:
+        w = w * ld_weights(mask, ld_alpha, dtype)
     q = policy_logps.to(dtype)
     if reference_logps is not None:
         q = q - reference_logps.to(dtype)
-    if weights is not None:
-        q = q * weights
-    if ld_alpha is not None:
-        q = q * ld_weights(mask, ld_alpha, dtype)
-    total = q.masked_fill(~mask.bool(), 0).sum(1)
-    return total / mask.sum(1).clamp(min=1) if average else total
+    total, n = (w * q.masked_fill(~mask.bool(), 0)).sum(1), w.sum(1)
+    return total / n.where(n > 0, 1) if average else total
 
 
 def ld_weights(
@@ -77,11 +83,11 @@ def ld_weights(
 def sampo_weights(
     mask: Bool[Tensor, "2B T"], generator: torch.Generator | None = None
 ) -> Float[Tensor, "2B T"]:
-    """SamPO: 1 on n* = min(n_w, n_l) tokens of each response, drawn without replacement; 0 elsewhere.
+    """SamPO (arXiv 2406.10957): 1 on n* = min(n_w, n_l) random tokens of each response, 0 elsewhere.
 
-    The shorter response keeps all its tokens. The same draw serves policy and reference. (The
-    released code draws again for the reference, which adds variance; to get that, call
-    `sequence_logratio` once for each with its own weights and subtract.)
+    Tokens are drawn without replacement; the shorter response keeps all of its own. Policy and
+    reference share the draw. (The released code draws again for the reference, which adds variance;
+    for that, call `sequence_logratio` once for each with its own weights and subtract.)
     """
     draw = torch.rand(mask.shape, generator=generator, device=mask.device)
     rank = draw.masked_fill(~mask.bool(), 2).argsort(1).argsort(1)
@@ -93,10 +99,10 @@ def wpo_weight(
     logps: Float[Tensor, "2B T-1"],
     mask: Bool[Tensor, "2B T"],
 ) -> Float[Tensor, " B"]:
-    """WPO's weight of a pair (arXiv 2406.11827, eq. 2 aligned), a constant for the gradient.
+    """WPO's weight of a pair (arXiv 2406.11827, eq. 2 with aligned weights), without gradient.
 
-    exp of the sum over both responses of mean_t (log p_t - log sum_v p_v^2). Usually below 1, where
-    the pair is unlikely under the policy. logits, mask: as for `token_logps`; logps: its result.
+    exp of the sum over both responses of mean_t (log p_t - log sum_v p_v^2): small for pairs that are
+    unlikely under the policy. logits, mask: as for `token_logps`; logps: its result.
     """
     with torch.no_grad():
         logits = logits[:, :-1].to(logps.dtype)
@@ -106,7 +112,7 @@ def wpo_weight(
 
 
 def _shorter(mask: Bool[Tensor, "2B T"]) -> Int[Tensor, "2B 1"]:
-    """n* of each pair, once for its chosen and once for its rejected row."""
+    """n* = min(n_w, n_l) for each of the 2B rows."""
     if len(mask) % 2:
         raise ValueError(f"mask must have 2B rows, chosen first, got {len(mask)}")
     chosen, rejected = mask.sum(1, keepdim=True).chunk(2)
@@ -127,10 +133,11 @@ def preference_loss(
 ) -> Float[Tensor, "*B"]:
     """The loss ``kind`` of `formulas.LOSSES` on sums s_w = ``chosen`` and s_l = ``rejected``.
 
-    weight: multiplies each pair's loss (`wpo_weight`). reduction: "none", "mean" or "sum" over pairs.
-    options: the loss's own, as `check_options` reads them, and the tensors (B,) that it needs.
-    Raises ValueError for an unknown kind, reduction or option, a missing one, one out of range, and
-    a response without tokens where the loss takes a mean over them.
+    weight: multiplies each pair's loss (`wpo_weight`); not for `formulas.RANKED`, whose values
+        belong to ranks.
+    reduction: "none", "mean" or "sum" over pairs.
+    options: the loss's settings, see `check_options`, and the tensors (B,) that it needs.
+    Raises ValueError for an unknown kind, reduction or option, a missing option, or one out of range.
     """
     takes = check_options(kind, **options)
     checks.one_of(("none", "mean", "sum"), reduction=reduction)
@@ -138,11 +145,12 @@ def preference_loss(
         raise ValueError(
             f"chosen and rejected must be (B,), got {tuple(chosen.shape)}, {tuple(rejected.shape)}"
         )
+    if weight is not None and kind in RANKED:
+        raise ValueError(
+            f"weight must be None for {kind}: its values belong to ranks, not to pairs"
+        )
     if missing := [n for n, p in takes.items() if p.default is p.empty and n not in options]:
         raise ValueError(f"options of {kind} are {', '.join(takes)}: missing {', '.join(missing)}")
-    for name in (n for n in ("n_chosen", "n_rejected", "n_gold") if n in options):
-        if (options[name] <= 0).any():
-            raise ValueError(f"{name} must be above 0: a response without tokens has no mean")
     loss = LOSSES[kind](chosen, rejected, **options)
     if weight is not None:
         loss = loss * weight
@@ -150,11 +158,12 @@ def preference_loss(
 
 
 def check_options(kind: str, **options) -> dict[str, inspect.Parameter]:
-    """Refuse options that the loss ``kind`` does not have or that are out of range; its parameters.
+    """Check the options of the loss ``kind``; return its parameters after chosen and rejected.
 
     beta and tau must be above 0; gamma, lam, lambda_d and lambda_u at least 0; epsilon in [0, .5), in
     (0, .5) for exo_pair, or a tensor for cdpo; alpha and delta finite; divergence and alpha as in
-    `formulas.f_score`. Tensors are not looked into. Raises ValueError in one line.
+    `formulas.f_score`. Values of tensors are not checked.
+    Raises ValueError for an unknown kind or option, or one out of range.
     """
     checks.one_of(LOSSES, kind=kind)
     takes = dict(list(inspect.signature(LOSSES[kind]).parameters.items())[2:])
@@ -187,8 +196,8 @@ def preference_metrics(
 ) -> dict[str, Tensor]:
     """Means over the batch under TRL's names: rewards/chosen, /rejected, /margins, /accuracies.
 
-    A reward is beta s; a tie counts as wrong, so that accuracy starts at 0 where policy and reference
-    are one. logps: sums of log pi by response, for logps/chosen and logps/rejected.
+    A reward is beta s. A tie counts as wrong, so accuracy is 0 while policy and reference are equal.
+    logps: sums of log pi, chosen first, for logps/chosen and logps/rejected.
     """
     good, bad = beta * chosen, beta * rejected
     found = {
@@ -208,15 +217,15 @@ def token_metrics(
 ) -> dict[str, Tensor]:
     """Means over completion tokens under TRL's names; arguments as for `token_logps`.
 
-    logits/chosen and logits/rejected: of all logits there. entropy: of the next-token distribution,
-    in nats, both sides together. mean_token_accuracy: chosen tokens that are the most likely one.
+    logits/chosen, logits/rejected: over the whole vocabulary. entropy: of the next-token distribution,
+    in nats, over both sides. mean_token_accuracy: share of chosen tokens that are the most likely one.
     """
     logits, ids, mask = logits[:, :-1], ids[:, 1:], mask[:, 1:].bool()
     mean = logits.mean(-1, dtype=torch.float32)
     sides = zip(SIDES, mean.chunk(2), mask.chunk(2), strict=True)
     found = {f"logits/{n}": z[m].mean() for n, z, m in sides}
     entropy = 0.0
-    for part in logits[mask].split(4096):  # a large vocabulary's softmax need not stand whole
+    for part in logits[mask].split(4096):  # the softmax over a large vocabulary takes memory
         logp = part.float().log_softmax(-1)
         entropy = entropy - (logp.exp() * logp).sum()
     found["entropy"] = entropy / mask.sum()

@@ -1,21 +1,21 @@
 """OTPO: Li et al., "Optimal Transport-Based Token Weighting scheme for Enhanced Preference
 Optimization", ACL 2025 (arXiv 2505.18720).
 
-DPO sums the log-ratios q of all tokens alike. OTPO weighs them, so that both responses have the same
-total weight, and tokens whose meaning has a counterpart in the other response count for more:
+DPO sums the log-ratios q of all tokens with weight 1. OTPO weighs them: both responses have the same
+total weight, and tokens with a counterpart of similar meaning in the other response count for more:
 
     Gamma = argmin_{G >= 0} <G, C> + reg sum G (log G - 1) + reg_m [KL(G 1 | a) + KL(G^T 1 | b)]
     w_c = tau Gamma 1 / |Gamma|,   w_r = tau Gamma^T 1 / |Gamma|,   tau = min(m, n)
     Delta = sum_i w_c,i q_c,i - sum_j w_r,j q_r,j            (the loss: DPO's, with this Delta)
 
 with a = b = 1 on the m and n tokens, C the Euclidean distances of their last hidden states divided
-by the largest, KL generalised to unequal masses. Weights are constants to the gradient.
+by the largest, KL generalised to unequal masses. No gradient flows through the weights.
 
-The paper's full text was not at hand: the constants, the solver's form and the stop-gradients follow
-the authors' released trainer, read and written anew. Ours: the batched solver, the count of steps
-from the contraction, ``cost_norm`` other than ``released`` (where prompt and padding enter the
-largest distance as zero vectors), ``representation="token"``, the default reg of 0.1 (the authors
-run Llama-3-8B at 1.0, where the weights of random states are nearly uniform).
+The paper's full text was not available: constants, solver and stop-gradients follow the authors'
+released trainer, reimplemented here. Not in that trainer: the batched solver, the number of rounds
+from the contraction rate, ``cost_norm`` other than ``released`` (in which prompt and padding enter
+the largest distance as zero vectors), ``representation="token"``, and the default reg of 0.1 (the
+authors use 1.0 for Llama-3-8B, which makes the weights of random states nearly uniform).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 COST_NORMS = ("valid_max", "released", "median")
 BUDGETS = ("min", "mean", "max", "own", "none")
 SMALLEST = 1e-6  # reg
-CHECK_EVERY = 5  # steps between two looks at the convergence, on a CPU
-# Largest C / reg of the scaling form: e^-C/reg must leave the dtype room for sums and powers.
+CHECK_EVERY = 5  # rounds between convergence checks, on a CPU
+# Largest C / reg of the scaling form: exp(-C / reg), its sums and powers must not underflow.
 DEEPEST = {torch.float32: 40.0, torch.float64: 300.0}
 
 
@@ -60,16 +60,16 @@ def token_weights(
     cost_norm: str = "valid_max",
     budget: str = "min",
 ) -> TokenWeights:
-    """OTPO's weights of the tokens where the masks are True; no gradient flows through them.
+    """OTPO's weights of the tokens where the masks are True, without gradient.
 
-    Computed in float32 or better under autocast, too: a plan is a fixed point of many products.
+    Computed in float32 or float64 even under autocast: a plan is a fixed point of many products.
 
     hidden: the state that stands for each token, see `token_states`. reg, reg_m > 0: weights of the
         entropy and of the marginals' KL, in units of the normalised cost.
-    cost_norm: what distances are divided by: the largest between two tokens of the pair
-        (``valid_max``), their ``median``, or what the authors' code takes (``released``: the largest
-        with masked positions as zero vectors, when above 1).
-    budget: total weight, see `rescale`.
+    cost_norm: divisor of the distances: the largest between two tokens of the pair (``valid_max``),
+        their ``median``, or that of the authors' code (``released``: the largest with masked
+        positions as zero vectors, if above 1).
+    budget: total weight of each response, see `rescale`.
     Raises ValueError for unknown names, numbers out of range, and a response without tokens.
     """
     if not (mask_chosen.any(1).all() and mask_rejected.any(1).all()):
@@ -97,7 +97,7 @@ def token_weights(
 def uniform_weights(
     mask_chosen: Bool[Tensor, "B m"], mask_rejected: Bool[Tensor, "B n"], budget: str = "min"
 ) -> tuple[Float[Tensor, "B m"], Float[Tensor, "B n"]]:
-    """The budget without the transport: min(m, n) / m for each chosen token, min(m, n) / n rejected.
+    """Equal weights with OTPO's budget: min(m, n) / m per chosen token, min(m, n) / n per rejected.
 
     The paper's ablation "OT -> uniform". ``budget="own"`` gives 1 everywhere, which is DPO.
     """
@@ -111,8 +111,11 @@ def rescale(
     mask_rejected: Bool[Tensor, "B n"],
     budget: str,
 ) -> tuple[Float[Tensor, "B m"], Float[Tensor, "B n"]]:
-    """Give non-negative weights the total tau: the ``min``, ``mean`` or ``max`` of both lengths,
-    each response's ``own`` length, or leave them (``none``). The paper takes ``min``."""
+    """Scale non-negative weights to the total tau of each response.
+
+    budget: tau is the ``min`` (the paper), ``mean`` or ``max`` of both lengths, or each response's
+        ``own`` length; ``none`` leaves the weights as they are.
+    """
     if budget not in BUDGETS:
         raise ValueError(f"budget must be one of {', '.join(BUDGETS)}, not {budget!r}")
     if budget == "none":
@@ -126,10 +129,10 @@ def rescale(
 def token_states(
     hidden: Float[Tensor, "B S D"], representation: str = "predictor"
 ) -> Float[Tensor, "B S-1 D"]:
-    """The state that stands for each target token 1..S-1 of a sequence.
+    """The hidden state that represents each target token 1..S-1 of a sequence.
 
-    ``predictor``: the state before it, from which it was predicted (the authors' code); ``token``:
-    the state at it, which has read it.
+    ``predictor``: the state one position before, which predicts the token (the authors' code);
+    ``token``: the state at the token's own position.
     """
     if representation not in ("predictor", "token"):
         raise ValueError(f"representation must be predictor or token, not {representation!r}")
@@ -146,7 +149,7 @@ def transport_cost(
 ) -> Float[Tensor, "B m n"]:
     """Euclidean distances, normalised over the tokens where both masks are True; 0 elsewhere.
 
-    padded: whether the sequences hold masked positions beside these; ``released`` alone asks.
+    padded: whether chosen and rejected sequences have masked positions; used by ``released`` only.
     """
     if cost_norm not in COST_NORMS:
         raise ValueError(f"cost_norm must be one of {', '.join(COST_NORMS)}, not {cost_norm!r}")
@@ -181,22 +184,22 @@ def unbalanced_sinkhorn(
     tolerance: float = 1e-6,
     domain: str = "auto",
 ) -> Float[Tensor, "B m n"]:
-    """The plans of a batch of unbalanced, entropic transport problems (the first line above).
+    """Plans of a batch of unbalanced, entropic transport problems (first equation above).
 
     With K = exp(-cost / reg) and f = reg_m / (reg_m + reg), from u = v = 1:
 
-        u <- (a / K v)^f,   v <- (b / K^T u)^f,   Gamma = u K v;   no mass in a or b: no plan there.
+        u <- (a / K v)^f,   v <- (b / K^T u)^f,   Gamma = u K v;   0 where a or b is 0.
 
-    In the largest difference of log u a round shrinks by f^2 or more, whatever the costs, so that
-    the number of rounds to ``tolerance`` is known beforehand. On a CPU the loop also looks every
-    few rounds whether u still moves; on a GPU, where that would wait for the device, it does not.
+    Each round multiplies the largest error of log u by at most f^2, whatever the cost, which gives the
+    number of rounds to ``tolerance``. On a CPU the loop also checks every few rounds whether u
+    has converged; on a GPU that would wait for the device.
 
-    cost: >= 0, finite, float32 or float64. a, b: >= 0, masses; they need not sum to one, or to
-        the same. reg: at least 1e-6, below which rounding decides. reg_m, tolerance > 0; reg_m at
-        most 1000 reg, for the rounds grow with it.
-    domain: ``scaling`` as written, ``log`` the same on logarithms, several times slower; ``auto``
-        scales in the dtype of cost or in float64, whichever has the range for exp(-cost / reg),
-        and takes logarithms in float64 where neither has.
+    cost: >= 0, finite, float32 or float64. a, b: masses >= 0, whose sums may differ.
+    reg: at least 1e-6, below which rounding decides. reg_m, tolerance: above 0; reg_m at most 1000
+        reg, since the rounds grow with it.
+    domain: ``scaling`` as written; ``log`` the same in logarithms, several times slower; ``auto``
+        scaling in the dtype of cost, or in float64 if exp(-cost / reg) needs its range, or log.
+    Raises ValueError for numbers out of range and shapes that do not fit.
     """
     plan, peak = _solve(cost, a, b, reg, reg_m, tolerance, domain)
     return plan * peak
@@ -226,13 +229,13 @@ def _solve(
             f"cost must be (B, m, n) for a (B, m) and b (B, n), got {tuple(cost.shape)}, "
             f"{tuple(a.shape)}, {tuple(b.shape)}"
         )
-    f = reg_m / (reg_m + reg)  # what u still moves in a round bounds its error by f^2 / (1 - f^2)
+    f = reg_m / (reg_m + reg)  # the error of u is at most f^2 / (1 - f^2) times its last change
     stop = max(tolerance * (1 - f**2), 4 * torch.finfo(cost.dtype).eps)
     rounds = 2 + math.ceil(math.log(tolerance / 100) / (2 * math.log(f)))
     valid = (a > 0)[:, :, None] & (b > 0)[:, None]
     dtype = cost.dtype
     if domain == "auto":
-        # Unequal masses pull u and v apart, by up to this power of their ratio.
+        # Unequal masses make u and v differ in scale, by up to this power of their ratio.
         apart = reg_m * (a.sum(1) / b.sum(1)).log().abs()
         depth = (cost.amax() + apart.amax()).item() / reg
         fits = [d for d in (dtype, torch.float64) if depth <= DEEPEST[d]]
@@ -285,12 +288,12 @@ def log_form(kernel: Tensor, a: Tensor, b: Tensor, f: float, rounds: int, stop: 
 
 
 def _still(k: int, u: Tensor) -> bool:
-    """Whether to look, after round k, if u still moves."""
+    """Whether to check convergence after round k."""
     return u.device.type == "cpu" and k % CHECK_EVERY == CHECK_EVERY - 1
 
 
 def _used(mask: Tensor) -> slice:
-    """The columns from the first to the last with a True: what lies outside costs no time."""
+    """The columns from the first to the last with a True; the others need no work."""
     columns = mask.any(0).nonzero()
     return slice(columns[0].item(), columns[-1].item() + 1)
 

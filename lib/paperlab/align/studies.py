@@ -1,8 +1,8 @@
 """Studies of preference tuning on pairs whose truth is known, and on real pairs.
 
-Every study gives one row per method and seed. All methods start from one language model that has read
-both responses of every training pair, and share its reference, the pairs, their order, the epochs and
-the learning rates that are tried; validation pairs choose the rate and the epoch.
+Every study gives one row per method and seed. All methods start from one language model, trained on
+both responses of every training pair, and share the reference, the pairs, their order, the epochs
+and the learning rates tried. Validation pairs select the rate and the epoch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TESTED = 500  # test pairs of `key_tokens`; the other parts are smaller
 
 
 def read(data: Preferences, seed: int, dim: int = 32, layers: int = 2, **options) -> TinyLM:
-    """A small language model that has read both responses of every pair three times."""
+    """A small language model after three epochs on both responses of every pair."""
     torch.manual_seed(seed)
     module = SupervisedTuning(TinyLM(data.vocabulary, dim, layers, heads=2), both=True, lr=0.003)
     loop.fit(module, data, epochs=3, seed=seed, **CPU | options)
@@ -48,7 +48,7 @@ def tuned(
     rates: Iterable[float] = (1e-3,),
     **options,
 ) -> Iterator[tuple[dict, PreferenceTuning]]:
-    """Rows of `trials.compare` and the modules, each of which tuned a copy of ``policy``.
+    """Rows of `trials.compare` with their modules, each a tuned copy of ``policy``.
 
     methods: name -> arguments of `PreferenceTuning`. options: passed to `loop.fit`.
     """
@@ -67,9 +67,9 @@ def tuned(
 def log_ratios(
     module: PreferenceTuning, before: dict[str, Tensor], data: Preferences
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Plain log-ratios of chosen and rejected responses, and the margin in the method's own weights.
+    """Plain log-ratios of chosen and rejected responses, and the margin under the method's weights.
 
-    before: `PreferenceTuning.rewards` of the same pairs under the policy at its start.
+    before: `PreferenceTuning.rewards` of the same pairs before the tuning.
     """
     now = module.rewards(data, 128)
     chosen, rejected = (now[f"logp_{side}"] - before[f"logp_{side}"] for side in losses.SIDES)
@@ -77,16 +77,16 @@ def log_ratios(
 
 
 def shared(test: Preferences, *others: Preferences) -> int:
-    """How many test pairs have the prompt and both responses, in either order, of a pair in others."""
+    """Number of test pairs whose prompt and both responses, in any order, are also in ``others``."""
     key = lambda p: (p.prompt, frozenset((p.chosen, p.rejected)))  # noqa: E731
     known = {key(p) for data in others for p in data.pairs}
     return sum(key(p) in known for p in test.pairs)
 
 
 def trivial(data: Preferences, right: Float[Tensor, " N"], seed: int) -> dict[str, float]:
-    """Accuracy of rivals that know nothing but length, a tie being half right, and of a coin.
+    """Accuracy of rivals that use length alone, where a tie counts half, and of a coin.
 
-    right: 1 where the chosen response is the better one, -1 where it is not, 0 for neither: left out.
+    right: 1 if the chosen response is better, -1 if it is worse, 0 for a tie, which is left out.
     """
     longer = torch.tensor([len(p.chosen) - len(p.rejected) for p in data.pairs]).sign()
     share = ((longer * right)[right != 0].double().mean().item() + 1) / 2
@@ -98,13 +98,13 @@ def trivial(data: Preferences, right: Float[Tensor, " N"], seed: int) -> dict[st
 def key_tokens(
     methods: Mapping[str, dict], cue: float, pairs: int, seed: int, **options
 ) -> tuple[list[dict], dict[str, float]]:
-    """What methods learn of length when it is a spurious cue; `trivial` rivals; facts.
+    """Methods and `trivial` rivals on `KeyTokens`, where length is a spurious cue; facts of the data.
 
     Rows hold, on test pairs without a cue, ``accuracy`` of the plain log-ratios s and ``own
     accuracy``; ``slope`` = (s_long - s_short) / (difference in length) at equal content, in nats per
-    token; ``length``: tokens of sampled responses, at most `LONGEST`. facts: ``shared`` test pairs,
-    and the share of ``wrong labels`` among training pairs of unequal rewards.
-    cue: in [-1, 1]; options: those of `tuned`.
+    token; ``length``: tokens of sampled responses, at most `LONGEST`. Facts: the number of ``shared``
+    test pairs; the share of ``wrong labels`` among training pairs of unequal rewards.
+    cue: in [-1, 1], see `KeyTokens`. options: those of `tuned`.
     """
     task = KeyTokens(cue=cue)
     sizes = ((pairs, 0), (TESTED // 4, 1))
@@ -144,7 +144,7 @@ def key_tokens(
 
 
 def cue_effect(rows: Iterable[dict]) -> list[dict]:
-    """What the cue added to each slope of `key_tokens`: that at the largest cue minus that at none."""
+    """Slopes of `key_tokens` at the largest cue minus those at cue 0."""
     slope = {(r["cue"], r["model"], r["seed"]): r["slope"] for r in rows if r["slope"] is not None}
     top = max(cue for cue, *_ in slope)
     return [
@@ -155,11 +155,11 @@ def cue_effect(rows: Iterable[dict]) -> list[dict]:
 
 
 def decisive(methods: Mapping[str, dict], pairs: int, seed: int, **options) -> list[dict]:
-    """What methods learn of pairs that differ in one decisive token of the chosen response.
+    """Methods on pairs whose responses differ in one decisive token of the chosen response.
 
     Rows hold, on unseen pairs, ``accuracy``; ``chosen``: the chosen response's change of log pi, in
     nats; ``margin``; and the mean weights of the decisive token (``weight``) and of the ``others``,
-    by the states of the policy at its start.
+    from the states of the policy before the tuning.
     """
     parts = [(pairs, 0), (TESTED // 4, 1), (TESTED // 2, 2)]
     train, valid, test = (decisive_pairs(count, seed=4 * seed + k) for count, k in parts)
@@ -189,12 +189,12 @@ def decisive(methods: Mapping[str, dict], pairs: int, seed: int, **options) -> l
 def shared_words(
     pairs: int, seed: int, grid: Iterable[float] = (0.01, 0.03, 0.1, 0.3, 1.0), common: int = 10
 ) -> tuple[list[dict], TinyLM, Preferences]:
-    """Whether OTPO's weights find the words that both responses share; the model and pairs used.
+    """How well OTPO's weights separate shared from unshared words; the model and pairs used.
 
-    States are ``planted`` (a shared word has one random state in both responses), or those of a model
-    that has read the pairs: ``predictor`` or ``token`` (`otpo.token_states`). Rows hold the ``auc`` of
-    the weight for a shared word, within each of at most 100 chosen responses, and its ``spread``,
-    standard deviation over mean, for each ``eps_1`` of the grid.
+    States are ``planted`` (a shared word has the same random state in both responses), or those of a
+    model trained on the pairs: ``predictor`` or ``token`` (`otpo.token_states`). Rows hold, for each
+    ``eps_1`` of the grid, the ``auc`` of the weight as a score for shared words within a chosen
+    response (mean over at most 100), and the ``spread``, standard deviation over mean.
     """
     checks.whole(pairs=pairs, common=common)
     data = shared_pairs(pairs, common, chosen_only=common, rejected_only=common // 2, seed=seed)
@@ -226,11 +226,11 @@ def shared_words(
 def real_parts(
     name: str, seed: int, most: int, checkpoint: str = "", longest: int = 96
 ) -> tuple[Preferences, Preferences, Preferences, nn.Module]:
-    """Training, validation and test pairs of a catalogued set, and the policy at its start.
+    """Training, validation and test pairs of a catalogued set, and the initial policy.
 
-    Text becomes words; pairs with a response above ``longest`` tokens are left out, prompts keep
-    their last 48. Parts are split by prompt. most: training pairs, at most.
-    checkpoint: a Hugging Face model that gets LoRA, with its own tokenizer, in place of a `TinyLM`.
+    Text is split into words. Pairs with a response above ``longest`` tokens are left out; prompts keep
+    their last 48 tokens. Parts are split by prompt. most: largest number of training pairs.
+    checkpoint: a Hugging Face model, tuned with LoRA and its own tokenizer, instead of a `TinyLM`.
     """
     better = (
         {"per_prompt": 12, "least": 0.1} if "alpaca" in name else {}
@@ -257,10 +257,10 @@ def real_pairs(
     seed: int,
     **options,
 ) -> list[dict]:
-    """Methods and length rivals on pairs whose label is all that is known of them.
+    """Methods and length rivals on real pairs, where only the labels are known.
 
     ``slope``: the least-squares slope of the plain margin on the difference in length, in nats per
-    token. Raises ValueError where a test pair is a training or validation pair too.
+    token. Raises ValueError if a test pair is also a training or validation pair.
     """
     if count := shared(test, train, valid):
         raise ValueError(
@@ -284,5 +284,5 @@ def real_pairs(
 
 
 def _agree(score: Float[Tensor, " N"], truth: Float[Tensor, " N"]) -> float:
-    """How often a score's sign is the truth's, where the truth has one."""
+    """Share of scores with the sign of the truth, among those whose truth is not 0."""
     return (score.sign() == truth)[truth != 0].double().mean().item()

@@ -1,11 +1,11 @@
-"""A softmax over K responses, trained by any pairwise loss on labelled pairs: the optimum is known.
+"""A softmax policy over K responses, trained on labelled pairs; the optimal policy is known.
 
     r*          reward of each response, N(0, 1)
-    p(i > j)    = sigma(r*_i - r*_j), Bradley-Terry; a label is flipped at a rate
-    pi*         ~ pi_ref exp(r* / beta), the best of E r* - beta KL(pi || pi_ref)
-    regret      = what a policy loses of that objective = beta KL(pi || pi*), in nats of reward
+    p(i > j)    = sigma(r*_i - r*_j), Bradley-Terry; labels may be flipped at a given rate
+    pi*         ~ pi_ref exp(r* / beta), the maximiser of E r* - beta KL(pi || pi_ref)
+    regret      = the objective's shortfall from its maximum = beta KL(pi || pi*), in nats of reward
 
-All problems (seeds) and conditions are trained at once, as rows of one tensor.
+All problems and conditions are trained together, as rows of one tensor.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .formulas import LOSSES, RANKED, REFERENCE_FREE
+from .formulas import GOLD, LOSSES, RANKED, REFERENCE_FREE
 from .losses import preference_loss
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-KINDS = tuple(k for k in LOSSES if k not in (*RANKED, "kto", "tpo"))  # pairs alone are enough
-OWN_BETA = ("simpo", "alphapo")  # theirs is no strength of a KL penalty
+KINDS = tuple(k for k in LOSSES if k not in (*RANKED, *GOLD, "kto"))  # these need pairs alone
+MARGIN = ("sigmoid", "cdpo", "robust", "hinge", "ipo_sum", "exo_pair", "discopop")
+OWN_BETA = ("simpo", "alphapo")  # their beta is not the strength of a KL penalty
 
 
 @dataclass(frozen=True)
 class Choices:
-    """S independent problems with K responses each, and their truth.
+    """S independent problems with K responses each.
 
-    reward: r*. reference: log pi_ref. length: tokens of each response, for losses that average.
+    reward: true rewards r*. reference: log pi_ref. length: tokens of each response, for losses that
+    average over tokens.
     """
 
     reward: Float[Tensor, "S K"]
@@ -57,10 +59,11 @@ class Choices:
     def labels(
         self, each: int | None, flips: float = 0.0, seeds: Sequence[int] | None = None
     ) -> Float[Tensor, "S P"]:
-        """Share of labels that call i the better of each pair (i, j).
+        """Share of labels that prefer i in each pair (i, j).
 
-        each: labels a pair, at least 1; None: infinitely many. flips: in [0, .5], share of labels
-        turned round. seeds: one a problem, for the draws.
+        each: labels per pair, at least 1; None: infinitely many, so the exact probability.
+        flips: share of flipped labels, in [0, .5].
+        seeds: one per problem; needed unless each is None.
         """
         checks.inside("[0, 0.5]", flips=flips)
         i, j = self.pairs
@@ -80,7 +83,7 @@ class Choices:
 
 
 def choices(seeds: Sequence[int], responses: int = 8) -> Choices:
-    """One problem a seed: rewards and reference logits from N(0, 1), lengths 5 to 39.
+    """One problem per seed: rewards and reference logits from N(0, 1), lengths 5 to 39 tokens.
 
     responses: K, at least 2.
     """
@@ -102,11 +105,13 @@ def fit(
     steps: int = 400,
     **options,
 ) -> Float[Tensor, "*C S K"]:
-    """log pi after Adam on the mean loss over labelled pairs, from pi_ref on.
+    """log pi after Adam steps from pi_ref on the mean loss over labelled pairs.
 
-    kind: of `KINDS`. labels: what `Choices.labels` gives, with any conditions in front. beta: above
-    0; SimPO and AlphaPO keep their own. steps: at least 1; the rate falls linearly from .1 nats of
-    reward. A loss without a minimum ends where the steps end. options: the loss's.
+    kind: one of `KINDS`. labels: as from `Choices.labels`; leading dimensions C are conditions.
+    beta: above 0; SimPO and AlphaPO keep their own default.
+    steps: at least 1; the learning rate falls linearly from .1 nats of reward to 0. A loss without a
+        minimum is stopped early by them.
+    options: the loss's settings.
     """
     checks.one_of(KINDS, kind=kind)
     checks.whole(steps=steps)
@@ -135,12 +140,30 @@ def fit(
     return (world.reference + tilt.detach() / beta).log_softmax(-1)
 
 
-def settle(kind: str, right: Float[Tensor, " N"], **options) -> Float[Tensor, " N"]:
-    """beta Delta at which the mean loss is least for a share ``right`` of right labels, at beta .1.
+def at_best_beta(
+    world: Choices, logp: Float[Tensor, "*C S K"], beta: float, scales: Float[Tensor, " M"]
+) -> tuple[Float[Tensor, "*C S"], Float[Tensor, "*C"]]:
+    """Regret at ``beta`` of a loss whose own beta' = scale * beta is tuned, and the best scale.
 
-    The two responses move apart by equal amounts, s_w = -s_l. By bisection of the slope within
-    [-12, 12]: an end means that there is no minimum inside; a slope of exactly 0 counts as one. kind: of `LOSSES`, one that reads s_w and
-    s_l alone.
+    A loss of beta' s_w and beta' s_l alone reaches the same rewards beta' s at every beta', so one
+    fit gives all: log pi' = log pi_ref + (log pi - log pi_ref) / scale, up to a constant.
+
+    logp: a fit at ``beta`` with a loss of the margin (`MARGIN`). scales: candidates, above 0. The
+    chosen scale has the lowest mean regret over the S problems: an oracle, since regret needs r*.
+    """
+    s = logp - world.reference
+    regret = torch.stack(
+        [world.regret((world.reference + s / c).log_softmax(-1), beta) for c in scales.tolist()]
+    )
+    best = regret.mean(-1).argmin(0)
+    return regret.take_along_dim(best[None, ..., None], 0)[0], scales[best]
+
+
+def settle(kind: str, right: Float[Tensor, " N"], **options) -> Float[Tensor, " N"]:
+    """beta Delta that minimises the expected loss when a share ``right`` of labels is right, at beta .1.
+
+    Both responses move by equal amounts, s_w = -s_l. Bisection of the slope within [-12, 12]; a
+    result at an end means that there is no minimum inside. kind: a loss of s_w and s_l alone.
     """
     low, high = torch.full_like(right, -12.0), torch.full_like(right, 12.0)
     for _ in range(50):

@@ -1,16 +1,16 @@
 """Tune a causal language model on preference pairs, with any weighting of tokens and any loss.
 
-The policy is a `TinyLM`, or a checkpoint through `paperlab.lm.hub`: whatever maps (ids, attention)
+The policy is a `TinyLM` or a checkpoint from `paperlab.lm.hub`: a module that maps (ids, attention)
 to ``logits`` and last ``hidden`` states. One step is
 
     logps = token_logps(policy(ids).logits, ids, mask)
-    w = 1, or uniform, SamPO's, LD-DPO's, OTPO's weights        (constants to the gradient)
+    w = 1, or uniform, SamPO's, LD-DPO's, OTPO's weights        (no gradient)
     s = sum_t w_t (logps_t - reference_logps_t)
     loss = mean over pairs of preference_loss(kind, s_chosen, s_rejected)
 
-The reference is the policy as it is when the module is made: a frozen copy, or the same model with
-its LoRA adapter off, or, cheapest, log-probabilities computed once (`PreferenceTuning.refer`).
-`paperlab.loop.fit` trains it on `Preferences`, or on what ``refer`` made of them.
+The reference is the policy at construction: a frozen copy, the same model with its LoRA adapter
+disabled, or, cheapest, log-probabilities computed once (`PreferenceTuning.refer`).
+`paperlab.loop.fit` trains the module on `Preferences`, or on the output of ``refer``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..lm.logprobs import token_logps
 from ..lm.preferences import PairBatch, Preferences
 from ..lm.training import EVALUATED, Tuning, moved, padding
 from . import losses, otpo
-from .formulas import LOSSES, REFERENCE_FREE
+from .formulas import GOLD, LOSSES, REFERENCE_FREE
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -38,7 +38,7 @@ WEIGHTINGS = ("dpo", "uniform", "sampo", "ld", "otpo")
 
 
 class Referred(NamedTuple):
-    """A batch with the reference's log-probs of it, and its weights where they come from there."""
+    """A batch, the reference's log-probs, and token weights if the reference sets them."""
 
     pairs: PairBatch
     logps: Float[Tensor, "2B T-1"]
@@ -51,9 +51,9 @@ class Referred(NamedTuple):
 
 @dataclass(frozen=True)
 class ReferredPairs:
-    """Pairs with log-probs of the reference, computed once; trained on as `Preferences` are.
+    """Pairs with log-probs of the reference, computed once; a training set like `Preferences`.
 
-    logps, weights: one vector a response, the chosen ones first, of its completion tokens.
+    logps, weights: one vector per response over its completion tokens, chosen responses first.
     """
 
     pairs: Preferences
@@ -79,8 +79,12 @@ class ReferredPairs:
 
 
 class Sums(NamedTuple):
-    """Sums over the responses of a batch, chosen first: of weighted log-ratios (or of log pi, where
-    there is no reference), of plain ones, of log pi, of tokens; the logits; what there is to log."""
+    """Sums over each response's tokens, chosen first.
+
+    own: of weighted log-ratios (of log pi without a reference). plain: the same without weights.
+    logp: of log pi. n: of 1, or of the weights where the loss divides ``own`` by it.
+    seen: metrics of the weights.
+    """
 
     own: Float[Tensor, " 2B"]
     plain: Float[Tensor, " 2B"]
@@ -91,17 +95,19 @@ class Sums(NamedTuple):
 
 
 class PreferenceTuning(Tuning):
-    """Preference tuning of a causal language model; the policy as given becomes the reference.
+    """Preference tuning of a causal language model; the given policy, copied, is the reference.
 
     weighting: ``dpo`` (1), ``uniform`` (equal budgets), ``sampo``, ``ld`` or ``otpo``.
-    kind: of `formulas.LOSSES`; those of `formulas.REFERENCE_FREE` have no reference. beta and
-        ``options`` (epsilon, gamma, lam, ...) go to it. ``kto`` needs mismatched pairs, ``tpo`` a third
-        response: they are not offered; nor is WPO, a weight of the pair rather than of tokens
-        (`losses.wpo_weight`). A kind that averages over tokens divides by the sum of their weights. lr, warmup, clip: see `Tuning`.
+    kind: one of `formulas.LOSSES`; those in `formulas.REFERENCE_FREE` have no reference. Not ``kto``
+        (needs mismatched pairs) nor those in `formulas.GOLD` (need a third response). A kind that
+        averages over tokens divides by the sum of their weights; the likelihood term of ``rpo`` and
+        ``sft`` has no weights.
+    beta, options: settings of the kind; options are all but beta (epsilon, gamma, lam, ...).
     ld_alpha: LD-DPO's weight in [0, 1] beyond the shorter length.
-    reg, reg_m, cost_norm, budget, representation: OTPO's, see `paperlab.align.otpo`; budget is the
-        uniform weighting's, too. weights_from: ``policy`` (the paper: weights move with it), or
-        ``reference``, where they stay as they are.
+    reg, reg_m, cost_norm, representation: OTPO's, see `paperlab.align.otpo`.
+    budget: total weight of a response for ``uniform`` and ``otpo``, see `otpo.rescale`.
+    weights_from: ``policy`` (the paper: weights follow the training) or ``reference`` (fixed).
+    lr, warmup, clip: see `Tuning`.
     Raises ValueError for unknown names and numbers out of range.
     """
 
@@ -125,7 +131,7 @@ class PreferenceTuning(Tuning):
         clip: float = 1.0,
     ):
         checks.one_of(WEIGHTINGS, weighting=weighting)
-        checks.one_of((k for k in LOSSES if k not in ("kto", "tpo")), kind=kind)
+        checks.one_of((k for k in LOSSES if k not in ("kto", *GOLD)), kind=kind)
         checks.one_of(("policy", "reference"), weights_from=weights_from)
         checks.one_of(("predictor", "token"), representation=representation)
         checks.one_of(otpo.COST_NORMS, cost_norm=cost_norm)
@@ -135,10 +141,15 @@ class PreferenceTuning(Tuning):
         self.referenced = kind not in REFERENCE_FREE
         if weights_from == "reference" and not self.referenced:
             raise ValueError(f"weights_from must be policy for {kind}, which has no reference")
-        takes = losses.check_options(kind, **(options or {}))
+        options = dict(options or {})
+        takes = losses.check_options(kind, **options)
+        own = [k for k, p in takes.items() if p.default is not p.empty and k != "beta"]
+        if unknown := [k for k in options if k not in own]:
+            names = ", ".join(own) or "none"
+            raise ValueError(f"options of {kind} are {names}, not {', '.join(unknown)}")
         super().__init__(policy, lr, warmup, clip)
         self.weighting, self.kind, self.beta = weighting, kind, beta
-        self.options = (options or {}) | ({"beta": beta} if "beta" in takes else {})
+        self.options = options | ({"beta": beta} if "beta" in takes else {})
         self.takes, self.ld_alpha, self.budget = tuple(takes), ld_alpha, budget
         self.transport = dict(reg=reg, reg_m=reg_m, cost_norm=cost_norm, budget=budget)
         self.representation, self.weights_from = representation, weights_from
@@ -154,10 +165,10 @@ class PreferenceTuning(Tuning):
     ) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
         """Each pair's loss, and metrics of the batch.
 
-        Metrics carry TRL's names and are of the weighted sums, as in the authors' code; those under
-        ``unweighted/`` are of the plain sums, and comparable between weightings; the reward of SimPO,
-        AlphaPO and ORPO is beta times the mean log pi. ``scaled_coeff`` is the plan's mass over min(m, n).
-        tokens: with those of `losses.token_metrics`, which cost one more softmax of all logits.
+        Metrics have TRL's names and use the weighted sums, as in the authors' code. Those under
+        ``unweighted/`` use the plain sums, so that weightings can be compared. The reward of SimPO,
+        AlphaPO and ORPO is beta times the mean log pi. ``scaled_coeff``: the plan's mass / min(m, n).
+        tokens: add `losses.token_metrics`, at the cost of one more softmax over all logits.
         """
         own, plain, total, n, logits, seen = self.sums(batch)
         if tokens:
@@ -173,9 +184,9 @@ class PreferenceTuning(Tuning):
         return pair, seen | {f"unweighted/{k}": v for k, v in unweighted.items()}
 
     def sums(self, batch: PairBatch | Referred, expected: bool = False) -> Sums:
-        """One forward pass: what the loss compares, and what it would be without weights.
+        """One forward pass: the sums of each response, with and without weights.
 
-        expected: SamPO's sums in the mean over its draws, which is the uniform budget's.
+        expected: for SamPO, the expectation over its draws, which is that of the uniform budget.
         """
         referred = batch if isinstance(batch, Referred) else self._refer(batch)
         ids, attention, mask, _ = referred.pairs
@@ -192,18 +203,19 @@ class PreferenceTuning(Tuning):
         own = losses.sequence_logratio(logps, reference, mask, weights)
         plain = losses.sequence_logratio(logps.detach(), reference, mask)
         total = losses.sequence_logratio(logps, None, mask)
-        counted = mask if weights is None or "n_rejected" not in self.takes else weights * mask
+        averages = "n_chosen" in self.takes and "logp_chosen" not in self.takes  # over ``own``
+        counted = weights * mask if averages and weights is not None else mask
         return Sums(own, plain, total, counted.sum(1).to(own.dtype), out.logits, seen)
 
     def _score(self, own: Float[Tensor, " 2B"], n: Float[Tensor, " 2B"]) -> Float[Tensor, " 2B"]:
-        """What beta turns into a reward: a mean where the loss knows no reference and averages."""
+        """The score whose beta multiple is the reward: a mean for SimPO, AlphaPO and ORPO."""
         return own if self.referenced or "n_rejected" not in self.takes else own / n
 
     @torch.no_grad()
     def weigh(
         self, hidden: Float[Tensor, "2B T D"], mask: Bool[Tensor, "2B T-1"]
     ) -> tuple[Float[Tensor, "2B T-1"] | None, dict[str, Tensor]]:
-        """The weights of a batch's target tokens (None: all 1), and what there is to log of them."""
+        """The weights of a batch's target tokens (None: all 1), and metrics of them."""
         sides = mask.chunk(2)
         if self.weighting == "uniform":
             return torch.cat(otpo.uniform_weights(*sides, self.budget)), {}
@@ -226,7 +238,7 @@ class PreferenceTuning(Tuning):
         return loss.mean(), seen
 
     def training_step(self, batch: PairBatch | Referred, batch_idx: int) -> dict:
-        """A logger also gets ``num_tokens``: real tokens trained on so far, as TRL counts them."""
+        """Also log ``num_tokens``: tokens trained on so far without padding, as TRL counts them."""
         if self.trainer.loggers:
             self._tokens_seen += int(getattr(batch, "pairs", batch).attention.sum())
             self.log("num_tokens", float(self._tokens_seen))
@@ -236,7 +248,7 @@ class PreferenceTuning(Tuning):
 
     @torch.no_grad()
     def _refer(self, pairs: PairBatch) -> Referred:
-        """The batch with the reference's log-probs, and its weights where they come from there."""
+        """The batch with the reference's log-probs, and its token weights if the reference sets them."""
         if not self.referenced:
             return Referred(pairs, torch.zeros(()), None)
         model = self.policy if self.adapted else self.reference
@@ -253,10 +265,10 @@ class PreferenceTuning(Tuning):
     def refer(
         self, pairs: Preferences, batch_size: int = EVALUATED, precision: str = "32-true"
     ) -> ReferredPairs:
-        """The pairs with the reference's log-probs, computed here once a pair.
+        """The pairs with the reference's log-probs, computed once, so that a step needs one forward pass.
 
-        A batch then costs one forward pass instead of two. batch_size: pairs at a time, here.
-        precision: compute in the one that training will use, so that both start equal.
+        batch_size: pairs per forward pass of the reference.
+        precision: that of the training, so that policy and reference start equal.
         """
         n, logps, weights = len(pairs), [None] * 2 * len(pairs), [None] * 2 * len(pairs)
         device = next(self.policy.parameters()).device
@@ -278,12 +290,13 @@ class PreferenceTuning(Tuning):
     def rewards(
         self, pairs: Preferences | ReferredPairs, batch_size: int = EVALUATED
     ) -> dict[str, Float[Tensor, " N"]]:
-        """Sums by pair, in the pairs' order, on the CPU: of plain log-ratios s, or of log pi.
+        """Scores of every pair, in the pairs' order, on the CPU.
 
-        Keys ``chosen`` and ``rejected``; ``own_chosen``, ``own_rejected``: with the method's weights
-        (SimPO, AlphaPO, ORPO: the mean; SamPO: the mean over draws), what it was trained on;
-        ``logp_chosen``, ``logp_rejected``: sums of log pi. Without a reference s is log pi.
-        The implicit reward is beta s; s itself compares models tuned with different betas.
+        ``chosen``, ``rejected``: sums s of plain log-ratios (of log pi without a reference). The
+        implicit reward is beta s; s itself is comparable between betas.
+        ``own_chosen``, ``own_rejected``: the score that the method trains, with its weights (SimPO,
+        AlphaPO, ORPO: the mean; SamPO: the expectation over its draws).
+        ``logp_chosen``, ``logp_rejected``: sums of log pi.
         """
         parts, training = [], self.policy.training
         self.policy.eval()

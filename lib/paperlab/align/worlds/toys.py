@@ -1,7 +1,7 @@
 """Token pairs whose truth is known: three kinds of preferences.
 
-The generators return `Preferences` whose pairs carry a `PairTruth`: the logit of their label and which
-tokens matter.
+The generators return `Preferences` whose pairs have a `PairTruth`: the logit of the label, and marks
+on the tokens that matter.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ...lm.preferences import Pair, PairTruth, Preferences
 
 @dataclass(frozen=True)
 class KeyTokens:
-    """Pairs whose label comes from a few key tokens, with length as a cue that says nothing.
+    """Pairs whose label depends on a few key tokens, with length as a spurious cue.
 
     A response is ``keys`` key tokens, each good (+) or bad (-) by a fair coin, at random places among
-    random fillers. Its reward is strength / 2 times (good - bad), so that a bad key turned good is
-    worth ``strength`` nats. Of two lengths drawn uniformly from lowest..highest (the keys included,
-    end-of-text not), the longer goes to the chosen response with probability (1 + cue) / 2, whatever
-    the content: cue is the correlation of label and sign of the length difference. With strength 0 the
-    label says nothing but length. A prompt is three fillers.
+    random fillers. Its reward is strength / 2 times (good - bad), so that turning a bad key good is
+    worth ``strength`` nats. Of two lengths drawn uniformly from lowest..highest (including the keys,
+    without end-of-text), the longer goes to the chosen response with probability (1 + cue) / 2,
+    independently of the content: cue is the correlation of the label with the sign of the length
+    difference. With strength 0 the label depends on length alone. A prompt is three fillers.
     """
 
     keys: int = 3
@@ -69,8 +69,7 @@ class KeyTokens:
     def probe(self, count: int, seed: int = 0) -> Preferences:
         """Pairs of equal keys in equal order, ``highest`` tokens against ``lowest``: margin 0.
 
-        A reward that has not learned length gives both the same; (s_w - s_l) / (highest - lowest) is
-        its slope on length at fixed content.
+        (s_w - s_l) / (highest - lowest) is the slope of a reward on length at fixed content.
         """
         draw, made = _generator(count, seed), []
         for _ in range(count):
@@ -105,10 +104,10 @@ def shared_pairs(
     words: int = 16,
     seed: int = 0,
 ) -> Preferences:
-    """Responses that share ``shared`` tokens in the same order, each with tokens of its own between.
+    """Responses with ``shared`` common tokens in the same order, and tokens of their own in between.
 
     Shared tokens come from ``words`` fillers, the chosen response's own from as many good words, the
-    rejected one's from as many bad ones. marks: the shared tokens. The label is certain (margin inf).
+    rejected one's from as many bad words. marks: the shared tokens. The label is certain (margin inf).
     count, words >= 1; the other numbers >= 0, with chosen_only + rejected_only >= 1.
     """
     if min(shared, chosen_only, rejected_only) < 0 or chosen_only + rejected_only < 1:
@@ -135,9 +134,9 @@ def shared_pairs(
 
 
 def decisive_pairs(count: int, length: int = 12, words: int = 16, seed: int = 0) -> Preferences:
-    """Equal responses but for one place: a decisive token in the chosen one, a filler in the other.
+    """Responses that differ in one token: a decisive one in the chosen, a filler in the rejected.
 
-    Nothing in the rejected response resembles what decides. marks: the decisive token (none in the
+    Nothing in the rejected response resembles the decisive token. marks: the decisive token (none in the
     rejected response). The label is certain (margin inf). count, length, words >= 1.
     """
     if length < 1:
