@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import commands, machine, manifest, records, runs
+from . import commands, data_commands, machine, manifest, records, runs
 from .commands import Name, fail, pairs, print_table
 
 app = typer.Typer(
@@ -131,33 +131,7 @@ def write_index(
         print(os.path.relpath(path))
 
 
-@app.command()
-def data(
-    name: Annotated[str | None, typer.Argument(help="prepare this set")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of its loader, like part=beauty")
-    ] = None,
-) -> None:
-    """List the real data sets; with a name, prepare that one, whatever its kind.
-
-    Examples: paperlab data frappe · paperlab data amazon-sasrec --set part=beauty
-    """
-    from .data import catalogue, load
-
-    if name is not None:
-        print(load(name, **{k: _number(v) for k, v in pairs(set_).items()}))
-        return
-    lines = [[e.name, e.kind, e.title, e.terms, e.home] for e in catalogue.entries().values()]
-    print_table("Data sets", ["name", "kind", "title", "terms", "home"], lines)
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+app.add_typer(data_commands.app, name="data")
 
 
 @app.command()

@@ -34,7 +34,7 @@ from . import fetch, stores
 from .catalogue import Entry
 from .interactions import EVENT, Dealt, Interactions, deal
 from .schema import Field, Schema
-from .sources import FrameSource, TextSource
+from .sources import Source
 from .store import SPLITS, Log, open_store
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ COLUMNS = {"ids": "<i4", "values": "<f4", "spans": "<i8", "times": "<i8", "users
 def load(
     entry: Entry,
     part: str | None,
-    source: TextSource | FrameSource,
+    source: Source,
     what: Interactions,
     *,
     seed: int,
@@ -68,7 +68,7 @@ def load(
 
 
 def prepare(
-    source: TextSource | FrameSource,
+    source: Source,
     what: Interactions,
     folder: Path,
     notes: dict,
@@ -103,10 +103,8 @@ def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -
         warnings.warn(f"{folder.name}: {aside}", stacklevel=3)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
-        aside = (
-            f"; {dealt.rejected:,} rows are in {work / 'rejected.tsv'}" if dealt.rejected else ""
-        )
-        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{aside}")
+        lost = f"; {dealt.rejected:,} rows are malformed" if dealt.rejected else ""
+        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{lost}")
     known = int((ordered.popularity > 0).sum())
     if ordered.counts.max() >= known:
         raise ValueError(f"{folder.name}: somebody met all {known:,} items: no negative is left")

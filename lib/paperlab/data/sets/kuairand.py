@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,7 +14,7 @@ from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
 from ..next_items import LENGTH
-from ..sources import Chunk, FrameSource, TextSource
+from ..sources import Files, FrameSource, TextSource
 from ..store import Log
 
 Part = Literal["explicit", "pure", "1k", "27k"]
@@ -73,25 +71,13 @@ def _official(entry: Entry, part: str, start: str) -> list[Path]:
     return [fetch.official(entry, n) for n in names]
 
 
-class VideoLogs:
+class VideoLogs(Files):
     """KuaiRand's logs, one file after another; categories from its table of videos."""
 
-    columns = EVENTS
-
     def __init__(self, logs: list[Path], videos: Path):
-        self.logs = [TextSource.with_header(p, EVENTS) for p in logs]
+        super().__init__([TextSource.with_header(p, EVENTS) for p in logs])
         self.videos = TextSource.with_header(videos, ("video_id", "tag")).path
-        self.size = self.size_in_memory = sum(log.size for log in self.logs)
-        self.stamp = " ".join(log.stamp for log in self.logs) + f" {videos.stat().st_size}"
-
-    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        """Lines and positions are counted through all files."""
-        for log in self.logs:
-            for chunk in log.chunks():
-                rejected = [(line + n, *rest) for n, *rest in chunk.rejected]
-                end, lines = position + chunk.position, chunk.lines + line
-                yield replace(chunk, lines=lines, rejected=rejected, position=end)
-            position, line = end, line + chunk.next_line
+        self.stamp += f" {videos.stat().st_size}"
 
     def categories(self, items: pl.Series) -> pl.DataFrame:
         """The first tag of each video."""
