@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 VERSION = 3  # raise when a store's bytes change: stores are then prepared anew
-USERS = "(users)"  # counts of the user key in all parts, beside those of the columns
+USERS = "\0users"  # counts of the user key in all parts, beside those of the columns
 
 
 def load(entry: Entry, source: Source, recipe: Recipe, seed: int) -> Log:
@@ -73,7 +73,8 @@ def _prepare(source: Source, recipe: Recipe, folder: Path, notes: dict, seed: in
     if not sum(rows):
         raise ValueError(f"{folder.name}: no row could be read{_first_reason(work)}")
     if not all(rows):
-        raise ValueError(f"{folder.name}: {sum(rows)} rows are too few to fill all three parts")
+        by = "" if recipe.split == "random" else f" by {recipe.split}"
+        raise ValueError(f"{folder.name}: {sum(rows)} rows are too few to fill all three parts{by}")
     sizes = {c: vocabulary[c].height + 1 for c in recipe.columns}
     sizes |= {c: len(numbers[c]) + 2 for c in recipe.bucketed}
     fields = [Field(c, size=size) for c, size in sizes.items()]

@@ -18,7 +18,7 @@ from .sources import Chunk, moments, refused, splitmix
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-TIME = "(time)"  # the parsed time of a row, beside the columns of the source
+TIME = "\0time"  # the parsed time of a row, beside the columns of the source
 SAMPLE = 1 << 16  # rows from which quantiles, means and standard deviations are taken
 BUCKETS = 32  # at most, of a numeric column
 LARGEST = float(np.finfo(np.float32).max)
@@ -82,7 +82,7 @@ def clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, Int[np.ndarray, "
     """Rows that can be used, their lines, and the refused ones.
 
     The label is "0" or "1", counts are buckets, numeric columns are floats (NaN where missing), and
-    the column (time) holds the time of a split by time.
+    the column `TIME` holds the time of a split by time.
     """
     frame = chunk.frame.with_columns(pl.all().fill_null(""))
     truth = label_of(frame[recipe.label], recipe.threshold).cast(pl.String)

@@ -45,6 +45,10 @@ def opened(paths: Sequence[Path]) -> Source:
         made = [_source(path) for path in files]
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
+    if all(isinstance(source, JsonLines) for source in made):  # a key may be missing
+        columns = dict.fromkeys(c for source in made for c in source.columns)
+        for source in made:
+            source.columns = tuple(columns)
     return made[0] if len(made) == 1 else Files(made)
 
 

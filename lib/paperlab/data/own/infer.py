@@ -16,8 +16,11 @@ Names = str | Sequence[str]  # of columns: a list, or one text with commas
 ROWS = 20_000  # of the sample
 PLACES = 5  # files from which it is taken, where there are several
 FEW = 20  # distinct numbers that are taken for categories
-ID = re.compile(
-    r"(^|[_\W])(ids?|uuid|code|zip|zipcode|hash)($|[_\W])|[a-z](Id|ID)s?$", re.IGNORECASE
+ID = re.compile(  # the last word of a name like user_id, itemId, campaign
+    r"(^|[_\W])(ids?|uuid|hash|code|zip|zipcode|user|visitor|customer|session|item|product|sku|video"
+    r"|movie|song|article|ad|creative|campaign|advertiser|brand|shop|store|seller|site|app|device"
+    r"|category|cate|genre|tag|city|region|country)$|(?-i:[a-z]I[dD]s?)$",
+    re.IGNORECASE,
 )
 
 
@@ -82,7 +85,10 @@ def columns(
     categorical: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
 ) -> list[Column]:
-    """Every column of a sample with its kind; ``roles`` (column to kind) and lists come first."""
+    """Every column of a sample with its kind; ``roles`` (column to kind) and lists come first.
+
+    Raises ValueError where a column is said to be numeric and holds no number.
+    """
     given = dict.fromkeys(numeric, "numeric") | dict.fromkeys(categorical, "categorical")
     given |= dict.fromkeys(drop, "dropped") | roles
     found = []
@@ -91,6 +97,13 @@ def columns(
         distinct = values.n_unique()
         if values.name in given:
             kind, why = given[values.name], "by option"
+            if (
+                kind == "numeric"
+                and not kept.str.strip_chars().cast(pl.Float64, strict=False).is_finite().any()
+            ):
+                raise ValueError(
+                    f"--numeric {values.name}: it holds no number in {values.len():,} rows"
+                )
         else:
             kind, why = _judged(kept, distinct, values.len())
         found.append(Column(values.name, kind, why, distinct, values.len() - len(kept)))
