@@ -13,9 +13,8 @@ from .. import catalogue, fetch, next_items
 from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
-from ..next_items import LENGTH
+from ..next_items import Histories
 from ..sources import Files, FrameSource, TextSource
-from ..store import Log
 
 Part = Literal["explicit", "pure", "1k", "27k"]
 EXPLICIT = "kuairand27k_explicit_kcore15.parquet"
@@ -23,20 +22,9 @@ USERS = "kuairand_pure_user_features.parquet"
 EVENTS = ("user_id", "video_id", "time_ms", "is_click")
 
 
-def load(
-    entry: Entry,
-    *,
-    part: Part = "explicit",
-    length: int = LENGTH,
-    negatives: Literal["uniform", "popular"] = "uniform",
-    seed: int = 0,
-) -> Log:
-    """The next-item log; events are clicks, or, in the explicit-feedback part, likes.
-
-    length: most recent events of a history that a row uses.
-    negatives: how those of the test part are drawn.
-    seed: of ties in time and of negatives.
-    """
+@next_items.loader
+def load(entry: Entry, *, part: Part = "explicit") -> Histories:
+    """The next-item log; events are clicks, or, in the explicit-feedback part, likes."""
     if part == "explicit":
         source, only = FrameSource(*parquet.local(entry, EXPLICIT)), ("label", "1")
     else:
@@ -44,7 +32,7 @@ def load(
         (videos,) = _official(entry, part, "video_features_basic")
         source, only = VideoLogs(logs, videos), ("is_click", "1")
     what = Interactions("user_id", "video_id", "time_ms", ticks=1000, only=only)
-    return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)
+    return Histories(source, what, part)
 
 
 def tables(part: Part) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame | None]:
