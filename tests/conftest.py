@@ -26,6 +26,7 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PAPERLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("PAPERLAB_LOCAL", str(tmp_path_factory.mktemp("local")))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from . import __version__, commands, listing, machine, plots, records, runs
+from . import __version__, commands, data_commands, listing, machine, plots, records, runs
 from .commands import Name, fail, pairs, print_table
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -191,33 +191,7 @@ def write_index(
         print(os.path.relpath(path))
 
 
-@app.command()
-def data(
-    name: Annotated[str | None, typer.Argument(help="prepare this set")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of its loader, like part=beauty")
-    ] = None,
-) -> None:
-    """List the real data sets; with a name, prepare that one, whatever its kind.
-
-    Examples: paperlab data frappe · paperlab data amazon-sasrec --set part=beauty
-    """
-    from .data import catalogue, load
-
-    if name is not None:
-        print(load(name, **{k: _number(v) for k, v in pairs(set_).items()}))
-        return
-    lines = [[e.name, e.kind, e.title, e.terms, e.home] for e in catalogue.entries().values()]
-    print_table("Data sets", ["name", "kind", "title", "terms", "home"], lines)
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+app.add_typer(data_commands.app, name="data")
 
 
 @app.command()

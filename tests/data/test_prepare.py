@@ -14,7 +14,7 @@ import pytest
 from helpers.click_files import COLUMNS, RECIPE, made, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.data import prepare, sources
+from paperlab.data import prepare, recipe, sources
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -30,7 +30,7 @@ def test_ids_labels_buckets_and_split(tmp_path):
     assert sizes[0] == pytest.approx(2400, abs=80)
     # slow second version of the training part's first column, by the protocol's own words
     rows = [line.split("\t") for line in text(3000).splitlines()]
-    part = prepare._part(np.arange(3000), 0)
+    part = recipe.by_line(np.arange(3000), 0)
 
     def bucket(word):
         if word == "":
@@ -47,8 +47,8 @@ def test_ids_labels_buckets_and_split(tmp_path):
 
 
 def test_unseen_and_rare_values_are_out_of_vocabulary(tmp_path):
-    train = np.flatnonzero(prepare._part(np.arange(400), 0) == 0)
-    held = np.flatnonzero(prepare._part(np.arange(400), 0) != 0)
+    train = np.flatnonzero(recipe.by_line(np.arange(400), 0) == 0)
+    held = np.flatnonzero(recipe.by_line(np.arange(400), 0) != 0)
     lines = ["1\t1\tcommon\tcommon"] * 400
     lines[train[0]] = "1\t1\trare\tcommon"
     lines[held[0]] = "1\t1\tnew\tcommon"
@@ -120,7 +120,7 @@ def test_frames_prepare_like_text(tmp_path):
     frame = pl.read_csv(
         tmp_path / "x.tsv", separator="\t", has_header=False, new_columns=list(COLUMNS)
     )
-    prepare.prepare(prepare.FrameSource(frame), RECIPE, tmp_path / "frame", {"title": "x"})
+    prepare.prepare(sources.FrameSource(frame), RECIPE, tmp_path / "frame", {"title": "x"})
     assert contents(tmp_path / "text") == contents(tmp_path / "frame")
 
 
@@ -150,7 +150,7 @@ SLOW = """
     from pathlib import Path
     sys.path.insert(0, {here!r})
     from helpers.click_files import made
-    from paperlab.data import prepare, sources
+    from paperlab.data import prepare, recipe, sources
     sources.CHUNK_BYTES = 2000
     keep = prepare._write_state
     def slow(work, state):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from paperlab.data import next_items, open_store, sources
 from paperlab.data.formats import json_lines
 from paperlab.data.interactions import Interactions
-from paperlab.data.prepare import Recipe, _part, prepare
+from paperlab.data.prepare import prepare
+from paperlab.data.recipe import Recipe, by_line
 from paperlab.data.sets import amazon_reviews
 from paperlab.data.sources import FrameSource, TextSource
 
@@ -94,7 +95,7 @@ def test_other_encodings_are_refused_line_by_line(tmp_path):
     (tmp_path / "x").write_bytes('a,b\n1,"x"\n2,"ü"\n'.encode("latin-1"))
     assert read(tmp_path / "x") == ([(1, "1", "x")], [(2, "not UTF-8")])
     (tmp_path / "x").write_text("a,b\n1,x\n", "utf-16")
-    with pytest.raises(ValueError, match="x has no column a, b"):
+    with pytest.raises(ValueError, match="x is no UTF-8 text"):
         TextSource.with_header(tmp_path / "x", ("a", "b"))
 
 
@@ -195,7 +196,7 @@ def test_groups_are_the_users_own_whether_training_saw_them_or_not(tmp_path, lea
     names = ["" if u < 0 else f"id_{u}" for u in user]
     frame = pl.DataFrame({"u": names, "y": draw.integers(0, 2, 2000)})
     prepare(FrameSource(frame), Recipe("y", ("u",), min_count=least, user="u"), tmp_path / "x", {})
-    log, part = open_store(tmp_path / "x"), _part(np.arange(2000), 0)
+    log, part = open_store(tmp_path / "x"), by_line(np.arange(2000), 0)
     key_of = {}
     for k, name in enumerate(("train", "valid", "test")):
         key, mine = log.user(name).tolist(), user[part == k].tolist()

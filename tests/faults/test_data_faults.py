@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from paperlab.data import catalogue, fetch, prepare, sources
+from paperlab.data import catalogue, fetch, prepare, recipe, sources
 
 BODY = b"label\n" * 1000
 asked = []  # paths of the requests to the server
@@ -112,11 +112,11 @@ def test_a_full_disk_while_downloading_leaves_nothing(shelf, server, monkeypatch
 def test_a_full_disk_while_preparing_can_be_gone_on_from(tmp_path, monkeypatch):
     rows = "\n".join(f"{k % 2}\t{k % 7}" for k in range(2000)) + "\n"
     (tmp_path / "x.tsv").write_text(rows)
-    recipe, source = (
-        prepare.Recipe("label", ("a",)),
+    plan, source = (
+        recipe.Recipe("label", ("a",)),
         sources.TextSource(tmp_path / "x.tsv", ("label", "a")),
     )
-    prepare.prepare(source, recipe, tmp_path / "whole", {})
+    prepare.prepare(source, plan, tmp_path / "whole", {})
     monkeypatch.setattr(sources, "CHUNK_BYTES", 1000)
     calls, sync = [], prepare.os.fsync
 
@@ -128,9 +128,9 @@ def test_a_full_disk_while_preparing_can_be_gone_on_from(tmp_path, monkeypatch):
 
     monkeypatch.setattr(prepare.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        prepare.prepare(source, recipe, tmp_path / "cut", {})
+        prepare.prepare(source, plan, tmp_path / "cut", {})
     assert not (tmp_path / "cut").exists()
-    prepare.prepare(source, recipe, tmp_path / "cut", {})
+    prepare.prepare(source, plan, tmp_path / "cut", {})
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "cut" / path.name).read_bytes() == path.read_bytes()
 

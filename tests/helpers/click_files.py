@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from paperlab.data import open_store, prepare
+from paperlab.data import open_store, prepare, recipe, sources
 
 COLUMNS = ("label", "n", "a", "b")
-RECIPE = prepare.Recipe("label", ("a", "b"), ("n",), min_count=2)
+RECIPE = recipe.Recipe("label", ("a", "b"), ("n",), min_count=2)
 
 
 def text(rows: int, seed: int = 0) -> str:
@@ -19,5 +19,5 @@ def text(rows: int, seed: int = 0) -> str:
 
 
 def made(path: Path, folder: Path, **options):
-    prepare.prepare(prepare.TextSource(path, COLUMNS, **options), RECIPE, folder, {"title": "x"})
+    prepare.prepare(sources.TextSource(path, COLUMNS, **options), RECIPE, folder, {"title": "x"})
     return open_store(folder)

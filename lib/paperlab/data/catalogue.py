@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,10 +64,11 @@ def entries() -> dict[str, Entry]:
     return known
 
 
-def entry(name: str) -> Entry:
-    """One entry; raises ValueError that lists the known names."""
+def entry(name: str, own: Sequence[str] = ()) -> Entry:
+    """One entry; raises ValueError that lists the known names, those of the user's ``own`` sets too."""
     if name not in entries():
-        raise ValueError(f"no data set {name!r}; there are: {', '.join(sorted(entries()))}")
+        known = ", ".join(sorted([*entries(), *own]))
+        raise ValueError(f"no data set {name!r}; there are: {known}")
     return entries()[name]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from .sources import Chunk, aside, progress, splitmix
+from .sources import Chunk, aside, moments, progress, refused, splitmix
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -25,7 +25,7 @@ EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("tie", "<u
 class Interactions:
     """Which columns of a source say who met what and when.
 
-    time: a column of whole or broken numbers >= 0, or None where the rows are in order of time
+    time: a column of numbers >= 0 or of ISO dates, or None where the rows are in order of time
     already and no more is known. ticks: of that column in a second. window: seconds [from, to) in
     which events can be; others are malformed. category: a column; an item has that of its first
     event. only: (column, value) of the events that count.
@@ -116,16 +116,15 @@ def deal(source, what: Interactions, work: Path, seed: int) -> Dealt:
 def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, list]:
     """Columns user, item, time (ticks), category of the events that count; and what was refused."""
     columns = {n: getattr(what, n) for n in ("user", "item", "time", "category")}
-    frame = chunk.frame.select(
-        *(pl.col(c).fill_null("").alias(n) for n, c in columns.items() if c),
+    raw = chunk.frame.with_columns(pl.all().fill_null(""))
+    frame = raw.select(
+        *(pl.col(c).alias(n) for n, c in columns.items() if c),
         *([pl.col(what.only[0]).alias("only")] if what.only else []),
     ).with_columns(line=pl.Series(chunk.lines))
     reasons = [pl.when(pl.col(c) == "").then(pl.lit(f"no {c}")) for c in ("user", "item")]
     if what.time:
-        frame = frame.with_columns(
-            text=pl.col("time"), time=pl.col("time").cast(pl.Float64, strict=False)
-        )
-        is_time = pl.col("time").is_finite() & (pl.col("time") >= 0) & (pl.col("time") < 2**53)
+        frame = frame.with_columns(time=moments(frame["time"]))
+        is_time = (pl.col("time") >= 0) & (pl.col("time") < 2**53)
         low, high = (t * what.ticks for t in what.window or (0, 2**53 // what.ticks))
         reasons += [
             pl.when(~is_time.fill_null(False)).then(pl.lit("time is not a number >= 0")),
@@ -133,18 +132,11 @@ def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, 
                 pl.lit("time is outside the data's own window")
             ),
         ]
-    frame = frame.with_columns(reason=pl.coalesce(*reasons, pl.lit("")))
-    lost = frame.filter(pl.col("reason") != "")
-    rejected = list(chunk.rejected)
-    if lost.height:
-        rows = chunk.frame.filter(frame["reason"] != "").iter_rows()
-        rejected += [
-            (line, reason, "\t".join(map(str, row)))
-            for line, reason, row in zip(lost["line"], lost["reason"], rows, strict=True)
-        ]
-    good = pl.col("reason") == ""
+    reason = frame.select(pl.coalesce(*reasons, pl.lit("")).alias("r"))["r"]
+    rejected = chunk.rejected + refused(raw, chunk.lines, reason)
+    good = reason == ""
     if what.only:
-        good &= pl.col("only") == what.only[1]
+        good &= frame["only"] == what.only[1]
     frame = frame.filter(good)
     if what.time:
         frame = frame.with_columns(pl.col("time").cast(pl.Int64))

@@ -16,6 +16,7 @@ order, then rows are written. Ties in time are shuffled by a seeded hash of the 
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import warnings
@@ -24,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from . import fetch, stores
 from .catalogue import Entry
 from .interactions import EVENT, Dealt, Interactions, deal
 from .schema import Field, Schema
-from .sources import FrameSource, TextSource
+from .sources import Source
 from .store import SPLITS, Log, open_store
 
 if TYPE_CHECKING:
@@ -47,28 +48,49 @@ SEEDS = {"train": 0, "valid": 1, "test": 2, "test_popular": 3}  # of negatives
 COLUMNS = {"ids": "<i4", "values": "<f4", "spans": "<i8", "times": "<i8", "users": "<i4"}
 
 
-def load(
-    entry: Entry,
-    part: str | None,
-    source: TextSource | FrameSource,
-    what: Interactions,
-    *,
-    seed: int,
-    length: int,
-    negatives: str,
-) -> Log:
-    """The next-item log of a set, or of its part, prepared at the first call."""
-    name = f"{entry.name}-{part}" if part else entry.name
+class Histories(NamedTuple):
+    """Where the events of a set, or of its part, are."""
 
-    def make(folder: Path, notes: dict) -> None:
-        prepare(source, what, folder, notes, seed)
+    source: Source
+    what: Interactions
+    part: str | None = None
 
-    folder = stores.prepared(entry, name, [VERSION, seed, repr(what), source.stamp], make)
-    return open_next_items(folder, name, length=length, negatives=negatives)
+
+def loader(find: Callable[..., Histories]) -> Callable[..., Log]:
+    """Make the ``load`` of a set out of a function that finds its events.
+
+    ``load`` takes the options of ``find`` and these:
+    length: most recent events of a history that a row uses.
+    negatives: how those of the test part are drawn.
+    seed: of ties in time and of negatives.
+    """
+
+    def load(
+        entry: Entry,
+        *,
+        length: int = LENGTH,
+        negatives: Literal["uniform", "popular"] = "uniform",
+        seed: int = 0,
+        **options,
+    ) -> Log:
+        source, what, part = find(entry, **options)
+        name = f"{entry.name}-{part}" if part else entry.name
+
+        def make(folder: Path, notes: dict) -> None:
+            prepare(source, what, folder, notes, seed)
+
+        folder = stores.prepared(entry, name, [VERSION, seed, repr(what), source.stamp], make)
+        return open_next_items(folder, name, length=length, negatives=negatives)
+
+    own, shared = (inspect.signature(f, eval_str=True).parameters for f in (find, load))
+    both = [*own.values(), *(p for n, p in shared.items() if n not in ("entry", "options"))]
+    load.__signature__ = inspect.Signature(both, return_annotation=Log)
+    load.__doc__ = find.__doc__
+    return load
 
 
 def prepare(
-    source: TextSource | FrameSource,
+    source: Source,
     what: Interactions,
     folder: Path,
     notes: dict,
@@ -103,10 +125,8 @@ def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -
         warnings.warn(f"{folder.name}: {aside}", stacklevel=3)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
-        aside = (
-            f"; {dealt.rejected:,} rows are in {work / 'rejected.tsv'}" if dealt.rejected else ""
-        )
-        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{aside}")
+        lost = f"; {dealt.rejected:,} rows are malformed" if dealt.rejected else ""
+        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{lost}")
     known = int((ordered.popularity > 0).sum())
     if ordered.counts.max() >= known:
         raise ValueError(f"{folder.name}: somebody met all {known:,} items: no negative is left")

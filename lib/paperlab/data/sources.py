@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -27,6 +29,8 @@ CHUNK_BYTES = 48 << 20
 CHUNK_ROWS = 250_000
 QUOTED_LINES = 100  # lines that a quoted cell may span
 BOM = b"\xef\xbb\xbf"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+GZIP = 1100  # how much smaller than its text a .gz can be at most
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,29 @@ class Chunk:
     next_line: int
 
 
+@runtime_checkable
+class Source(Protocol):
+    """Rows as text, a chunk at a time, from any chunk's place on.
+
+    size: bytes of all rows where known, for a progress bar. size_in_memory: a guess, in bytes. span: a
+    number that no position exceeds. stamp: changes when the rows do.
+    """
+
+    columns: tuple[str, ...]
+    size: int | None
+    size_in_memory: int
+    span: int
+    stamp: str
+
+    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]: ...
+
+
 class TextSource:
     """A delimited UTF-8 text file (gzip or plain), read a block of whole lines at a time.
 
-    A byte-order mark and carriage returns at line ends are dropped. With a comma between cells a
-    cell may be quoted, and then hold commas and line ends (RFC 4180); with a tab, quotes are text.
+    A byte-order mark and carriage returns at line ends are dropped. With a comma or a semicolon
+    between cells a cell may be quoted, and then hold both and line ends (RFC 4180); with a tab, quotes
+    are text.
 
     columns: names of the cells, in order. header: whether the first line holds names.
     Raises ValueError when two columns have one name.
@@ -56,20 +78,18 @@ class TextSource:
         if doubled := sorted({c for c in columns if columns.count(c) > 1}):
             raise ValueError(f"{path.name}: columns occur twice: {', '.join(doubled)}")
         self.path, self.columns, self.separator, self.header = path, columns, separator, header
-        stat = path.stat()
-        self.size = stat.st_size if path.suffix != ".gz" else None
-        self.size_in_memory = self.size or 8 * stat.st_size  # a guess, of text in a .gz
-        self.stamp = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+        self.size, self.size_in_memory, self.span, self.stamp = measured(path)
 
     @classmethod
     def with_header(cls, path: Path, needed: Iterable[str], separator: str = ",") -> TextSource:
         """A file whose first line names its columns, the needed ones among them.
 
-        Raises ValueError when it is empty, or lacks or repeats a column.
+        A column without a name is called column_1 where it is the first, and so on.
+        Raises ValueError when it is empty, is UTF-16, or lacks or repeats a column.
         """
-        with _opened(path) as file:
-            first = file.readline().removeprefix(BOM).decode("utf-8", "replace").strip()
-        columns = tuple(c.strip() for c in next(csv.reader([first], delimiter=separator), []))
+        first = first_line(path)
+        cells = (c.strip() for c in next(csv.reader([first], delimiter=separator), []))
+        columns = tuple(c or f"column_{k}" for k, c in enumerate(cells, 1))
         if not columns:
             raise ValueError(f"{path.name} is empty: a line with column names must come first")
         if lacking := sorted(set(needed) - set(columns)):
@@ -79,7 +99,7 @@ class TextSource:
         return cls(path, columns, separator, header=True)
 
     def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        with fetch.reading(self.path), _opened(self.path) as file:
+        with fetch.reading(self.path), unpacked(self.path) as file:
             file.seek(position)
             while block := file.read(CHUNK_BYTES):
                 block += file.readline()
@@ -93,7 +113,7 @@ class TextSource:
                 yield chunk
 
     def _quoted(self, block: bytes) -> bool:
-        return self.separator == "," and b'"' in block
+        return self.separator != "\t" and b'"' in block
 
     def _parse(self, block: bytes, line: int, position: int) -> Chunk:
         texts = block.removeprefix(BOM if line == 0 else b"").split(b"\n")
@@ -152,7 +172,7 @@ class TextSource:
             while quotes % 2 and end < min(len(texts), k + QUOTED_LINES):
                 quotes += texts[end].count(b'"')
                 end += 1
-            cells, number = _record(texts[k:end]), line + k
+            cells, number = _record(texts[k:end], self.separator), line + k
             if number == 0 and self.header:
                 pass
             elif isinstance(cells, list) and len(cells) == len(self.columns):
@@ -173,9 +193,7 @@ class FrameSource:
     size, size_in_memory = None, 0
 
     def __init__(self, frame: pl.DataFrame):
-        floats = pl.selectors.float().fill_nan(None)
-        self.frame = frame.with_columns(floats).select(pl.all().cast(pl.String).fill_null(""))
-        self.columns = tuple(frame.columns)
+        self.frame, self.columns, self.span = as_text(frame), tuple(frame.columns), frame.height
         self.stamp = f"{frame.height} {frame.columns}"
 
     def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
@@ -183,6 +201,96 @@ class FrameSource:
             part = self.frame.slice(start, CHUNK_ROWS)
             end = start + part.height
             yield Chunk(part, np.arange(start, end), [], end, end)
+
+
+class Files:
+    """Several sources with the same columns, one after another; lines are counted through all.
+
+    A position is that of the source that holds it, plus the spans of those before it.
+    Raises ValueError when the columns differ.
+    """
+
+    def __init__(self, sources: Sequence[Source]):
+        self.sources, self.columns = tuple(sources), sources[0].columns
+        for source in sources:
+            if differ := set(self.columns) ^ set(source.columns):
+                raise ValueError(f"files differ in columns: {', '.join(sorted(differ))}")
+        sizes = [s.size for s in sources]
+        self.size = None if None in sizes else sum(sizes) + len(sizes)
+        self.size_in_memory = sum(s.size_in_memory for s in sources)
+        self.starts = [0, *accumulate(s.span + 1 for s in sources)]
+        self.span = self.starts[-1]
+        self.stamp = " ".join(s.stamp for s in sources)
+
+    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
+        first = bisect_right(self.starts, position) - 1
+        for k, source in enumerate(self.sources[first:], first):
+            start = self.starts[k]
+            inside = max(position - start, 0)
+            before = 0 if inside else line  # a file that is begun counts its lines from 0
+            for chunk in source.chunks(inside, 0 if before else line):
+                yield replace(
+                    chunk,
+                    frame=chunk.frame.select(self.columns),
+                    lines=chunk.lines + before,
+                    rejected=[(before + n, *rest) for n, *rest in chunk.rejected],
+                    position=start + chunk.position,
+                    next_line=(line := before + chunk.next_line),
+                )
+
+
+def measured(path: Path) -> tuple[int | None, int, int, str]:
+    """Size, size in memory, span and stamp of a file of text, as a `Source` has them."""
+    stat = path.stat()
+    stamp = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+    if path.suffix == ".gz":
+        return None, 8 * stat.st_size, GZIP * (stat.st_size + 1), stamp
+    return stat.st_size, stat.st_size, stat.st_size, stamp
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file of text; raises ValueError where it is UTF-16."""
+    with fetch.reading(path), unpacked(path) as file:
+        first = file.readline()
+    if first.startswith(UTF_16) or b"\0" in first:
+        raise ValueError(f"{path.name} is no UTF-8 text (UTF-16?): save it as UTF-8")
+    return first.removeprefix(BOM).decode("utf-8", "replace").strip()
+
+
+def as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every column as text, missing values and NaN as empty."""
+    floats = pl.selectors.float().fill_nan(None)
+    return frame.with_columns(floats).select(pl.all().cast(pl.String).fill_null(""))
+
+
+def moments(texts: pl.Series) -> pl.Series:
+    """Times as numbers: a number as it is, an ISO date in seconds since 1970 (UTC without an offset).
+
+    Null where a text is neither, or no finite number.
+    """
+    texts = texts.str.strip_chars()
+    number = texts.cast(pl.Float64, strict=False)
+    number = pl.select(pl.when(number.is_finite()).then(number)).to_series()
+    if not number.null_count():
+        return number
+    plain = texts.str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ").str.replace(r"( ?UTC|Z)$", "")
+    forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+    dates = [plain.str.to_datetime(f, time_unit="us", strict=False) for f in forms[:2]]
+    dates.append(plain.str.to_date(forms[2], strict=False).cast(pl.Datetime("us")))
+    zoned = plain.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", time_unit="us", strict=False)
+    dates.append(zoned.dt.replace_time_zone(None))
+    seconds = [d.dt.timestamp("us") / 1e6 for d in dates]
+    return pl.select(pl.coalesce(number, *seconds)).to_series()
+
+
+def refused(frame: pl.DataFrame, lines: Int[np.ndarray, " n"], reasons: pl.Series) -> list:
+    """(line, reason, text) of each row with a reason."""
+    bad = reasons != ""
+    rows = frame.filter(bad).iter_rows()
+    return [
+        (int(line), reason, "\t".join(row))
+        for line, reason, row in zip(lines[bad.to_numpy()], reasons.filter(bad), rows, strict=True)
+    ]
 
 
 def aside(rejected: list[tuple[int, str, str]]) -> bytes:
@@ -213,15 +321,16 @@ def splitmix(lines: Int[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"
         return z ^ (z >> np.uint64(31))
 
 
-def _opened(path: Path):
+def unpacked(path: Path):
+    """A file open for reading bytes, unpacked where its name ends in .gz."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def _record(texts: list[bytes]) -> list[str] | str:
+def _record(texts: list[bytes], separator: str) -> list[str] | str:
     """The cells of one record, or why it has none."""
     try:
         text = b"\n".join(texts).decode()
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except UnicodeDecodeError:
         return "not UTF-8"
     except csv.Error as error:

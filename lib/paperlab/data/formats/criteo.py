@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..prepare import Recipe
+from ..recipe import Recipe
 
 COUNTS = tuple(f"i{k}" for k in range(1, 14))
 CATEGORIES = tuple(f"c{k}" for k in range(1, 27))

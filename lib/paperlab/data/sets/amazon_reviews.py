@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -18,28 +17,18 @@ from .. import fetch, next_items, sources
 from ..catalogue import Entry
 from ..formats import json_lines
 from ..interactions import Interactions
-from ..next_items import LENGTH
+from ..next_items import Histories
 from ..sources import Chunk
-from ..store import Log
 
 KEYS = {"reviewerID": "user", "asin": "item", "unixReviewTime": "time"}
 ASIN = re.compile(rb"""['"]asin['"]:\s*['"]([^'"]+)""")
 
 
-def load(
-    entry: Entry,
-    *,
-    part: str | None = None,
-    length: int = LENGTH,
-    negatives: Literal["uniform", "popular"] = "uniform",
-    seed: int = 0,
-) -> Log:
+@next_items.loader
+def load(entry: Entry, *, part: str | None = None) -> Histories:
     """The next-item log of a category of products; a product's category is the leaf of its path.
 
     part: which of them; the first by default.
-    length: most recent events of a history that a row uses.
-    negatives: how those of the test part are drawn.
-    seed: of ties in time and of negatives.
     """
     names = [f.name.removeprefix("reviews_") for f in entry.files]
     parts = [n.removesuffix("_5.json.gz").lower() for n in names if n.endswith("_5.json.gz")]
@@ -52,7 +41,7 @@ def load(
     )
     source = Reviews(fetch.official(entry, reviews), fetch.official(entry, products))
     what = Interactions("user", "item", "time")
-    return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)
+    return Histories(source, what, part)
 
 
 class Reviews:

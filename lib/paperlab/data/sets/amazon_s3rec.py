@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import polars as pl
 
 from ... import checks
@@ -11,27 +9,17 @@ from .. import next_items
 from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
-from ..next_items import LENGTH
+from ..next_items import Histories
 from ..sources import FrameSource
-from ..store import Log
 
 ENDING = "_sequences.parquet"
 
 
-def load(
-    entry: Entry,
-    *,
-    part: str | None = None,
-    length: int = LENGTH,
-    negatives: Literal["uniform", "popular"] = "uniform",
-    seed: int = 0,
-) -> Log:
+@next_items.loader
+def load(entry: Entry, *, part: str | None = None) -> Histories:
     """The next-item log; a category is an item's last attribute, the leaf of its category path.
 
     part: which of them; the first by default.
-    length: most recent events of a history that a row uses.
-    negatives: how those of the test part are drawn.
-    seed: of ties in time and of negatives.
     """
     parts = [f.name.removesuffix(ENDING) for f in entry.local if f.name.endswith(ENDING)]
     part = parts[0] if part is None else part
@@ -41,4 +29,4 @@ def load(
     events = sequences.rename({"items": "item"}).explode("item")
     events = events.join(leaf, on="item", how="left", maintain_order="left")
     source, what = FrameSource(events), Interactions("user", "item", category="category")
-    return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)
+    return Histories(source, what, part)

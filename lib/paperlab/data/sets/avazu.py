@@ -9,7 +9,7 @@ import polars as pl
 
 from .. import fetch, prepare
 from ..catalogue import Entry
-from ..prepare import Recipe
+from ..recipe import Recipe
 from ..sources import Chunk, TextSource
 from ..store import Log
 

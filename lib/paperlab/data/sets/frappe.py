@@ -10,7 +10,7 @@ import polars as pl
 from .. import fetch, prepare
 from ..catalogue import Entry
 from ..formats import parquet
-from ..prepare import Recipe
+from ..recipe import Recipe
 from ..schema import Field, Schema
 from ..sources import FrameSource
 from ..store import Log, from_arrays

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,9 +13,8 @@ from .. import catalogue, fetch, next_items
 from ..catalogue import Entry
 from ..formats import parquet
 from ..interactions import Interactions
-from ..next_items import LENGTH
-from ..sources import Chunk, FrameSource, TextSource
-from ..store import Log
+from ..next_items import Histories
+from ..sources import Files, FrameSource, TextSource
 
 Part = Literal["explicit", "pure", "1k", "27k"]
 EXPLICIT = "kuairand27k_explicit_kcore15.parquet"
@@ -25,20 +22,9 @@ USERS = "kuairand_pure_user_features.parquet"
 EVENTS = ("user_id", "video_id", "time_ms", "is_click")
 
 
-def load(
-    entry: Entry,
-    *,
-    part: Part = "explicit",
-    length: int = LENGTH,
-    negatives: Literal["uniform", "popular"] = "uniform",
-    seed: int = 0,
-) -> Log:
-    """The next-item log; events are clicks, or, in the explicit-feedback part, likes.
-
-    length: most recent events of a history that a row uses.
-    negatives: how those of the test part are drawn.
-    seed: of ties in time and of negatives.
-    """
+@next_items.loader
+def load(entry: Entry, *, part: Part = "explicit") -> Histories:
+    """The next-item log; events are clicks, or, in the explicit-feedback part, likes."""
     if part == "explicit":
         source, only = FrameSource(*parquet.local(entry, EXPLICIT)), ("label", "1")
     else:
@@ -46,7 +32,7 @@ def load(
         (videos,) = _official(entry, part, "video_features_basic")
         source, only = VideoLogs(logs, videos), ("is_click", "1")
     what = Interactions("user_id", "video_id", "time_ms", ticks=1000, only=only)
-    return next_items.load(entry, part, source, what, seed=seed, length=length, negatives=negatives)
+    return Histories(source, what, part)
 
 
 def tables(part: Part) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame | None]:
@@ -73,25 +59,13 @@ def _official(entry: Entry, part: str, start: str) -> list[Path]:
     return [fetch.official(entry, n) for n in names]
 
 
-class VideoLogs:
+class VideoLogs(Files):
     """KuaiRand's logs, one file after another; categories from its table of videos."""
 
-    columns = EVENTS
-
     def __init__(self, logs: list[Path], videos: Path):
-        self.logs = [TextSource.with_header(p, EVENTS) for p in logs]
+        super().__init__([TextSource.with_header(p, EVENTS) for p in logs])
         self.videos = TextSource.with_header(videos, ("video_id", "tag")).path
-        self.size = self.size_in_memory = sum(log.size for log in self.logs)
-        self.stamp = " ".join(log.stamp for log in self.logs) + f" {videos.stat().st_size}"
-
-    def chunks(self, position: int = 0, line: int = 0) -> Iterator[Chunk]:
-        """Lines and positions are counted through all files."""
-        for log in self.logs:
-            for chunk in log.chunks():
-                rejected = [(line + n, *rest) for n, *rest in chunk.rejected]
-                end, lines = position + chunk.position, chunk.lines + line
-                yield replace(chunk, lines=lines, rejected=rejected, position=end)
-            position, line = end, line + chunk.next_line
+        self.stamp += f" {videos.stat().st_size}"
 
     def categories(self, items: pl.Series) -> pl.DataFrame:
         """The first tag of each video."""

@@ -7,7 +7,7 @@ import polars as pl
 from .. import prepare
 from ..catalogue import Entry
 from ..formats import movielens
-from ..prepare import Recipe
+from ..recipe import Recipe
 from ..sources import FrameSource
 from ..store import Log
 
