@@ -89,8 +89,10 @@ def try_paper(
     tried, folder = trying.run(
         name, data, records.project_root(), seeds, pairs(set_), threads, print
     )
-    board = tried.board()
-    lines = [[plots.number(v) if plots.is_number(v) else v for v in row.values()] for row in board]
+    board = [{k: v for k, v in row.items() if k not in ("best?", "seeds")} for row in tried.board()]
+    lines = [
+        [plots.number(v, 4) if plots.is_number(v) else v for v in row.values()] for row in board
+    ]
     print_table(f"{tried.name} on {tried.data}", list(map(plots.heading, board[0])), lines)
     print("\n".join(tried.sentences()))
     print(f"record and picture: {os.path.relpath(folder)}")

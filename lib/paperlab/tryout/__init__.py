@@ -48,7 +48,8 @@ class Scores:
     metric, better: the compared column, and whether "higher" or "lower" is better.
     columns: other columns of the rows that a reader should see.
     units: values by test unit of each (contender, seed); labels, weights, clusters: see `evidence.Units`.
-    evidence: "auc" for units with labels, else "two-level".
+    evidence: "auc" for units with labels, "two-level" for others, "t" where rows are the evidence.
+    pair: the column of the rows whose values are independent repetitions.
     floor: trivial rivals, as in `verdict.claim`.
     """
 
@@ -58,6 +59,7 @@ class Scores:
     evidence: str
     floor: list[str | float]
     better: str = "higher"
+    pair: str = "seed"
     columns: tuple[str, ...] = ()
     labels: Int[np.ndarray, " units"] | None = None
     weights: Float[np.ndarray, " units"] | None = None
@@ -86,14 +88,15 @@ class Tryout:
 
     def sentences(self) -> list[str]:
         """One line a rival: outcome, difference, interval, seeds; then what a reader must know."""
-        seeds = len({row["seed"] for row in self.scores.rows})
+        pair = self.scores.pair
+        pairs = f"{len({row[pair] for row in self.scores.rows})} {pair}s"
         metric, lines = plots.heading(self.scores.metric), []
         for found in self.judged:
             [c], [(low, high)] = found.claim.comparisons, found.spans
             said = WORDS[found.outcome].format(f"{found.claim.delta:g} {metric}")
             lines.append(
                 f"on {self.data}: {c.source['a']} against {c.source['b']}: {said}: "
-                f"{c.estimate.value:+.4f} {metric} [{low:+.4f}, {high:+.4f}], {seeds} seeds"
+                f"{c.estimate.value:+.4f} {metric} [{low:+.4f}, {high:+.4f}], {pairs}"
                 + f" ({found.note})"
                 * bool(found.note)
             )
@@ -102,7 +105,7 @@ class Tryout:
     def board(self) -> list[dict]:
         """One row a contender, best first: mean, half-width of its interval, other columns."""
         s = self.scores
-        table = verdict.compare(s.rows, s.metric, better=s.better, columns=s.columns)
+        table = verdict.compare(s.rows, s.metric, pair=s.pair, better=s.better, columns=s.columns)
         return table.to_dicts()
 
     def figure(self) -> go.Figure:
@@ -127,6 +130,7 @@ def run(
     record: Record,
     *,
     seeds: Sequence[int] = (0, 1, 2),
+    only: Sequence[str] = (),
     tell: Callable[[str], None] = lambda line: None,
     **settings: Any,
 ) -> Tryout:
@@ -134,7 +138,8 @@ def run(
 
     name: the paper's slug.
     data: name of a data set, NAME or NAME/PART, or what `paperlab.data.load` returns.
-    seeds: of the initial weights and the order of rows; at least 1, and 2 for an interval over seeds.
+    seeds: of the initial weights and the order of rows; an interval needs three.
+    only: the contenders that are compared, the method among them; all by default.
     tell: called with a line of text after each trained model.
     settings: of the kind's ``score``, in place of the manifest's.
     Raises ValueError for a paper that takes no data, data of another kind, or an unknown setting.
@@ -146,19 +151,29 @@ def run(
         data = load(data, name)
     kind = import_module(f"{__name__}.{terms['kind']}")
     contenders = import_module(f"paperlab.{terms['contenders']}").contenders()
+    for chosen in only:
+        checks.one_of(contenders, only=chosen)
+    if only:
+        contenders = {k: v for k, v in contenders.items() if k in {terms["method"], *only}}
+    rivals = [rival for rival in terms["rivals"] if rival in contenders]
+    if not rivals:
+        raise ValueError(
+            f"only must name a rival of {terms['method']}: {', '.join(terms['rivals'])}"
+        )
     began = time.perf_counter()
     found = kind.score(data, contenders, seeds=list(seeds), tell=tell, **terms["settings"])
     table = f"tryout {data.name}"
-    record.table(table, found.rows, metric=found.metric, better=found.better)
+    record.table(table, found.rows, metric=found.metric, better=found.better, pair=found.pair)
     shared = {k: getattr(found, k) for k in ("labels", "weights", "clusters")}
-    record.scores(table, found.units, **shared)
+    if found.units:
+        record.scores(table, found.units, **shared)
     more = {"delta": terms["delta"], "better": found.better, "floor": found.floor}
     claims = [
         verdict.claim(
             record, f"{terms['method']} beats {rival} on {data.name}", table, terms["method"], rival,
             kind=found.evidence, **more,
         )
-        for rival in terms["rivals"]
+        for rival in rivals
     ]  # fmt: skip
     seconds = time.perf_counter() - began
     return Tryout(terms["method"], data.name, table, found, claims, seconds)

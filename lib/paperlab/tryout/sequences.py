@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from .. import trials
+from .. import checks, trials
+from ..data.store import SPLITS
 from . import Scores
 from .clicks import JUDGED, Builder, has_width, sample
 
@@ -25,6 +27,7 @@ def score(
     *,
     seeds: Sequence[int],
     tell: Callable[[str], None],
+    length: int = 20,
     budget: int = 30_000,
     rates: Sequence[float] = (0.001, 0.003, 0.01),
     epochs: int = 20,
@@ -34,12 +37,14 @@ def score(
     """Train every contender until validation stops improving; GAUC beside that of popularity.
 
     data: a log as `paperlab.data.next_items` writes it: in the test part a user has one item that came
-        next and one that did not. Other arguments: see `paperlab.tryout.clicks.score`.
+        next and one that did not. length: the most recent events of a history that models see.
+    Other arguments: see `paperlab.tryout.clicks.score`.
     Raises ValueError for another test part.
     """
-    popular = popularity(data)
-    won = {"popularity": wins(popular, data.test)}
-    picked = sample(len(won["popularity"]), JUDGED)
+    checks.whole(length=length)
+    data = recent(data, length)
+    popular = wins(popularity(data), data.test)
+    picked = sample(len(popular), JUDGED)
     rows, units = [], {}
     for name, build in contenders.items():
         size = budget if has_width(build, data.schema) else None
@@ -52,9 +57,9 @@ def score(
             edge = ", at the edge of the rates" if row["edge"] else ""
             tell(f"{name}, seed {row['seed']}: GAUC {right.mean():.4f}, rate {row['lr']:g}{edge}")
     for seed in seeds:
-        units["popularity", seed] = won["popularity"][picked]
+        units["popularity", seed] = popular[picked]
         rows.append({"model": "popularity", "seed": seed, "log": data.name, "lr": None, "dense": 0})
-        rows[-1] |= {"gauc": float(won["popularity"].mean()), "seconds": 0.0, "edge": False}
+        rows[-1] |= {"gauc": float(popular.mean()), "seconds": 0.0, "edge": False}
     edges = sorted({row["model"] for row in rows if row["edge"]})
     return Scores(
         rows,
@@ -65,6 +70,14 @@ def score(
         columns=("dense", "lr", "seconds"),
         notes=[f"the best rate is at an edge of those tried: {', '.join(edges)}"] * bool(edges),
     )
+
+
+def recent(log: Log, length: int) -> Log:
+    """The log with at most the last ``length`` events of each history."""
+    short = min(length, log.schema.length)
+    fields = tuple(replace(f, length=short) if f.length else f for f in log.schema.fields)
+    parts = {part: replace(getattr(log, part), length=short) for part in SPLITS}
+    return replace(log, schema=replace(log.schema, fields=fields), **parts)
 
 
 def popularity(log: Log) -> Float[Tensor, " n"]:
