@@ -110,6 +110,36 @@ def run(
         print(f"kept as {os.path.relpath(records.keep(folder, root))}")
 
 
+@app.command("try")
+def try_paper(
+    name: Name,
+    data: Annotated[str, typer.Option(help="a set of `paperlab data`, NAME or NAME/PART")],
+    seeds: Annotated[
+        str, typer.Option(help="0..2 or 0,1,2: runs, each with its own weights")
+    ] = "0..2",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting: see `paperlab show`")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="of the processor")] = 2,
+) -> None:
+    """Does the paper's method help on your data? Fair rivals, tuned rates, one verdict.
+
+    Example: paperlab data add clicks.csv --kind clicks --label click; paperlab try ssr --data clicks
+    """
+    from . import trying
+
+    tried, folder = trying.run(
+        name, data, records.project_root(), seeds, pairs(set_), threads, print
+    )
+    board = [{k: v for k, v in row.items() if k not in ("best?", "seeds")} for row in tried.board()]
+    lines = [
+        [plots.number(v, 4) if plots.is_number(v) else v for v in row.values()] for row in board
+    ]
+    print_table(f"{tried.name} on {tried.data}", list(map(plots.heading, board[0])), lines)
+    print("\n".join(tried.sentences()))
+    print(f"record and picture: {os.path.relpath(folder)}")
+
+
 for command in (commands.sweep, listing.results, commands.check):
     app.command()(command)
 app.command("keep")(commands.keep_record)

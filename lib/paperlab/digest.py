@@ -7,6 +7,7 @@ Two runs with one digest and one set of parameters give the same numbers. The di
   claims into the record);
 - the library files that the cells import, directly or not, also where an import stands inside a
   function, without those in `DISPLAY`, which draw, store and report numbers but make none;
+- where the cells use ``tryout``: what the manifest says of it, and the files that it names;
 - for each data set whose name is a string in the cells, in the manifest, or in a library file that
   is covered: its files' hashes in the catalogue, and its loader.
 
@@ -59,7 +60,8 @@ def of(code: str, library: dict[str, bytes], words: Sequence[str] = ()) -> str:
 
 def notebook(path: Path) -> str:
     """Digest of a notebook as it stands, with the library that is imported here."""
-    return of(cells(path.read_bytes()), library(), manifest_words(path))
+    code = cells(path.read_bytes())
+    return of(code + tryout_cell(path, code), library(), manifest_words(path))
 
 
 def changed(path: Path, root: Path, commit: str) -> list[str] | None:
@@ -72,6 +74,7 @@ def changed(path: Path, root: Path, commit: str) -> list[str] | None:
     if then is None:
         return None
     old, new = cells(book), cells(path.read_bytes())
+    old, new = old + tryout_cell(path, old), new + tryout_cell(path, new)
     now, words = library(), manifest_words(path)
     reached = sorted({*reach(old, then, words), *reach(new, now, words)})
     edited = parse(old.encode()).form != parse(new.encode()).form
@@ -93,6 +96,16 @@ def manifest_words(path: Path) -> list[str]:
     fields = tomllib.loads(manifest.read_text()) if manifest.is_file() else {}
     words = list(_texts([fields.get("data"), fields.get("profiles")]))
     return [*words, *(word.partition("/")[0] for word in words if "/" in word)]
+
+
+def tryout_cell(path: Path, code: str) -> str:
+    """A made-up cell that imports what `paperlab.tryout` imports by name; empty where none uses it."""
+    manifest = path.with_suffix(".toml")
+    terms = tomllib.loads(manifest.read_text()).get("tryout") if manifest.is_file() else None
+    if not terms or "tryout" not in code:
+        return ""
+    modules = f"{PACKAGE}.tryout.{terms['kind']}", f"{PACKAGE}.{terms['contenders']}"
+    return f"\n# %%\nimport {', '.join(modules)}\ntryout_terms = {terms!r}"
 
 
 def library() -> dict[str, bytes]:

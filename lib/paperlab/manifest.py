@@ -1,6 +1,6 @@
 """One manifest a paper, ``notebooks/NNN_slug.toml``: what cards, lists, runs and figures share.
 
-Keys of a manifest; all but ``note``, ``colours``, ``profiles`` and ``measured`` must be there:
+Keys of a manifest; ``note`` and the tables may be left out:
 
     name        short name of the paper, as in the notebook's heading
     question    the heading's question
@@ -15,6 +15,7 @@ Keys of a manifest; all but ``note``, ``colours``, ``profiles`` and ``measured``
     [colours]           method = "#rrggbb"
     [profiles.NAME]     parameter = value, for the parameters that differ from the quick run's
     [measured.NAME]     seconds and memory_mb (peak) of a profile, last measured
+    [tryout]            how the method is tried on a reader's data: see `paperlab.tryout`
 
 A notebook with the status "no paper" leaves out title, authors, venue, arxiv and module.
 """
@@ -53,7 +54,8 @@ FAMILIES = {  # a number's first digit -> its family; the only such list
 }
 STATUSES = ("reproduction", "partial", "our reading of the abstract", "draft", "no paper")
 OF_A_PAPER = ("title", "authors", "venue", "arxiv", "module")
-OPTIONAL = ("note", "colours", "profiles", "measured")
+OPTIONAL = ("note", "colours", "profiles", "measured", "tryout")
+TRYOUT = {"kind": str, "contenders": str, "method": str, "rivals": list, "delta": float}
 NOTEBOOK = re.compile(r"(\d{3})_(\w+)")
 MEASURES = {"seconds", "memory_mb"}
 
@@ -79,6 +81,7 @@ class Manifest:
     colours: dict[str, str] = field(default_factory=dict)
     profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    tryout: dict[str, Any] = field(default_factory=dict)
 
     @property
     def number(self) -> str:
@@ -198,6 +201,12 @@ def _check_values(manifest: Manifest, file: str) -> None:
     for profile, numbers in manifest.measured.items():
         if not set(numbers) <= MEASURES or not all(0 < v < float("inf") for v in numbers.values()):
             raise BadInput(f"{file}: measured.{profile}: must be seconds and memory_mb above 0")
+    terms = manifest.tryout
+    if terms and {k: type(v) for k, v in terms.items() if k != "settings"} != TRYOUT:
+        keys = ", ".join(f"{key} ({kind.__name__})" for key, kind in TRYOUT.items())
+        raise BadInput(f"{file}: tryout: must hold {keys} and may hold settings, a table")
+    if terms and not (terms["delta"] > 0 and terms["rivals"]):
+        raise BadInput(f"{file}: tryout: delta must be above 0, and rivals at least one")
 
 
 def notebooks(root: Path) -> list[Path]:
@@ -249,6 +258,15 @@ def every(root: Path) -> list[Manifest]:
                 raise BadInput(f"{manifest.stem}.toml: {part}: {seen[value]}.toml has {value} too")
             seen[value] = manifest.stem
     return manifests
+
+
+def named(name: str, root: Path | None = None) -> Manifest:
+    """The manifest of a notebook by number, slug or NNN_slug; raises BadInput that lists the slugs."""
+    paths = _files(root or project_root())
+    for path in paths:
+        if name.replace("-", "_") in (path.stem, *NOTEBOOK.fullmatch(path.stem).groups()):
+            return read(path)
+    raise BadInput(f"no paper {name!r}; there are: {', '.join(path.stem[4:] for path in paths)}")
 
 
 def _files(root: Path) -> list[Path]:

@@ -120,10 +120,12 @@ class Record:
 
     def save(self) -> None:
         """Add this to the run's record, where the front door started the run; else do nothing."""
-        folder = os.environ.get(RUN_VARIABLE)
-        if not folder:
-            return
-        path, files = Path(folder) / "record.json", {}
+        if folder := os.environ.get(RUN_VARIABLE):
+            self.save_in(Path(folder))
+
+    def save_in(self, folder: Path) -> None:
+        """Add this to the record of a run's folder."""
+        path, files = folder / "record.json", {}
         for name, units in self.units.items():
             files[name] = f"scores_{file_name(name)}.parquet"
             units.write(path.with_name(files[name]))

@@ -7,16 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paperlab.ctr.ssr import (
-    ICS,
-    SSR,
-    SSRLayer,
-    StaticRandomFilter,
-    TopK,
-    alpha_for,
-    ics,
-    meeting_chance,
-)
+from paperlab.ctr.ics import ICS, TopK, alpha_for, ics
+from paperlab.ctr.ssr import SSR, SSRLayer, StaticRandomFilter, meeting_chance
 from paperlab.data import Batch, Field, Schema
 from torch.nn import functional as F
 

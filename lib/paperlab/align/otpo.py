@@ -300,3 +300,13 @@ def _used(mask: Tensor) -> slice:
 
 def _mean(m: Tensor, n: Tensor) -> Tensor:
     return (m + n) / 2
+
+
+def contenders() -> dict[str, dict]:
+    """What `paperlab.tryout` compares: arguments of `PreferenceTuning`; one beta for all but SimPO."""
+    return {
+        "OTPO": {"weighting": "otpo"},
+        "uniform budget": {"weighting": "uniform"},
+        "DPO": {},
+        "SimPO": {"kind": "simpo", "beta": 2.0, "options": {"gamma": 1.0}},
+    }

@@ -1,4 +1,4 @@
-"""Studies of preference tuning on pairs whose truth is known, and on real pairs.
+"""Studies of preference tuning on pairs whose truth is known.
 
 Every study gives one row per method and seed. All methods start from one language model, trained on
 both responses of every training pair, and share the reference, the pairs, their order, the epochs
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, loop, metrics, trials
-from ..lm.preferences import Preferences, load
+from ..lm.preferences import Preferences
 from ..lm.tiny_lm import TinyLM
 from ..lm.training import SupervisedTuning
-from ..lm.words import in_words
 from . import losses, otpo
 from .tuning import PreferenceTuning
 from .worlds.toys import KeyTokens, decisive_pairs, shared_pairs
@@ -221,66 +220,6 @@ def shared_words(
             row = {"states": kind, "seed": seed, "eps_1": eps, "auc": auc, "spread": spread}
             rows.append(row)
     return rows, model, few
-
-
-def real_parts(
-    name: str, seed: int, most: int, checkpoint: str = "", longest: int = 96
-) -> tuple[Preferences, Preferences, Preferences, nn.Module]:
-    """Training, validation and test pairs of a catalogued set, and the initial policy.
-
-    Text is split into words. Pairs with a response above ``longest`` tokens are left out; prompts keep
-    their last 48 tokens. Parts are split by prompt. most: largest number of training pairs.
-    checkpoint: a Hugging Face model, tuned with LoRA and its own tokenizer, instead of a `TinyLM`.
-    """
-    better = (
-        {"per_prompt": 12, "least": 0.1} if "alpaca" in name else {}
-    )  # clear answers, few a prompt
-    data, policy = load(name, **better), None
-    if checkpoint:
-        from ..lm.hub import add_lora, load_checkpoint, tokenise
-
-        policy = load_checkpoint(checkpoint)
-        data, policy = tokenise(data, policy.tokenizer), add_lora(policy)
-    data = data if checkpoint else in_words(data)
-    short = [k for k, p in enumerate(data.pairs) if max(len(p.chosen), len(p.rejected)) <= longest]
-    train, valid, test = data.subset(short).truncated(48, longest).split(seed, (0.7, 0.1, 0.2))
-    train = train.subset(range(min(most, len(train))))
-    return train, valid, test, read(train, seed, dim=64) if policy is None else policy
-
-
-def real_pairs(
-    methods: Mapping[str, dict],
-    train: Preferences,
-    valid: Preferences,
-    test: Preferences,
-    policy: nn.Module,
-    seed: int,
-    **options,
-) -> list[dict]:
-    """Methods and length rivals on real pairs, where only the labels are known.
-
-    ``slope``: the least-squares slope of the plain margin on the difference in length, in nats per
-    token. Raises ValueError if a test pair is also a training or validation pair.
-    """
-    if count := shared(test, train, valid):
-        raise ValueError(
-            f"{count} test pairs are training or validation pairs too: split by prompt"
-        )
-    base = {"log": test.name, "seed": seed}
-    every = trivial(test, torch.ones(len(test)), seed).items()
-    rows = [{**base, "model": m, "accuracy": a, "own accuracy": a, "slope": None} for m, a in every]
-    longer = torch.tensor([len(p.chosen) - len(p.rejected) for p in test.pairs]).double()
-    away = longer - longer.mean()
-    before = PreferenceTuning(policy).rewards(test, 128)
-    for row, module in tuned(policy, train, valid, methods, seed, **options):
-        chosen, rejected, own = log_ratios(module, before, test)
-        margin = (chosen - rejected).double()
-        kept = {k: row[k] for k in ("model", "lr", "edge", "dense")}
-        kept |= {"accuracy": (margin > 0).double().mean().item()}
-        kept |= {"own accuracy": (own > 0).double().mean().item()}
-        kept |= {"slope": (margin @ away / away.square().sum()).item(), "test pairs": len(test)}
-        rows.append(base | kept | {"chosen log-ratio": chosen.mean().item()})
-    return rows
 
 
 def _agree(score: Float[Tensor, " N"], truth: Float[Tensor, " N"]) -> float:

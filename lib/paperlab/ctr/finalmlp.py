@@ -8,7 +8,7 @@ context and biases start at zero; ``init_ctx_std`` brings that layer to life (ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +21,8 @@ from ..data.store import Batch
 from ..nn.click import ClickModel
 from ..nn.embedding import FeatureEmbedding
 from ..nn.mlp import MLP, linear
+from .baselines.dnn import DNN
+from .baselines.lr import LR
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -259,3 +261,23 @@ class FinalMLP(DualMLP):
                 if gate.embed is not None:
                     loss = loss + self.embedding_l2 / 2 * gate.embed.table.weight.square().sum()
         return loss
+
+
+def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
+    """What `paperlab.tryout` compares: FinalMLP, its parts, one MLP, LR. Gates read no context."""
+    heads = 4
+
+    def streams(model: type[DualMLP], **more):
+        def build(schema: Schema, width: int) -> DualMLP:
+            last = -(-width // heads) * heads  # heads divide it
+            return model(schema, widths=((width, last), (last,)), **more)
+
+        return build
+
+    return {
+        "FinalMLP": streams(FinalMLP, heads=heads, gate_hidden=32),
+        "DualMLP": streams(DualMLP),
+        "two MLPs": streams(TwoMLPs),
+        "MLP": lambda schema, width: DNN(schema, widths=(width, width), batch_norm=True),
+        "LR": lambda schema, width: LR(schema),
+    }

@@ -29,6 +29,8 @@ from ..data.schema import Schema
 from ..data.store import Batch
 from ..nn.click import ClickModel
 from ..nn.mlp import MLP, linear
+from .baselines.dnn import DNN
+from .baselines.lr import LR
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -226,3 +228,18 @@ def _check(num_fields, emb, heads, dims, keep, emb_out, channels, phi) -> None:
     if len(set(keep)) < len(keep) or not set(keep) <= set(range(1, len(dims))):
         raise ValueError(f"keep must name levels in 1..{len(dims) - 1}, each once, got {keep}")
     checks.one_of(PHI, phi=phi)
+
+
+def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
+    """What `paperlab.tryout` compares: one channel, two, and a plain network on the same table."""
+
+    def mlcc(channels: int):
+        more = {"heads": 2, "channels": channels, "dropout": 0.0}
+        return lambda schema, width: MLCC(schema, 16, widths=(width, width), **more)
+
+    return {
+        "MC-MLCC": mlcc(2),
+        "MLCC": mlcc(1),
+        "DNN": lambda schema, width: DNN(schema, 16, widths=(width, width)),
+        "LR": lambda schema, width: LR(schema),
+    }

@@ -14,7 +14,7 @@ interval encoding, the initial values (N(0, std) for all tables), the MLP of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -28,6 +28,8 @@ from ..nn.embedding import FeatureEmbedding
 from ..nn.encodings import TemporalEncoding
 from ..nn.mlp import MLP, linear
 from .base import InterestModel
+from .baselines.din import DIN
+from .baselines.sasrec import SASRec
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -138,3 +140,22 @@ class Affine(nn.Module):
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         return x * self.gain + self.shift
+
+
+def contenders() -> dict[str, Callable[[Schema, int | None], InterestModel]]:
+    """What `paperlab.tryout` compares: TIN and the models of section 4, all with the same head."""
+
+    def head(model, **more):
+        def build(schema: Schema, width: int) -> InterestModel:
+            return model(schema, 16, std=0.05, widths=(width, max(1, width * 2 // 5)), **more)
+
+        return build
+
+    attention = {"attention": (32,)}
+    return {
+        "TIN": head(TIN),
+        "DIN": head(DIN, **attention),
+        "DIN + position": head(DIN, encoding="absolute", **attention),
+        "SASRec": head(SASRec),
+        "average": head(TIN, tte=False, ta=False, tr=False),
+    }

@@ -1,0 +1,94 @@
+"""Click models on a click log: AUC on the test part, resampled over its users (or rows) and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .. import checks, metrics, trials
+from . import Scores
+
+if TYPE_CHECKING:
+    from ..data.schema import Schema
+    from ..data.store import Log
+    from ..nn.click import ClickModel
+
+Builder = Callable[["Schema", int | None], "ClickModel"]
+JUDGED = 20_000  # test rows whose scores are kept for the interval
+
+
+def score(
+    data: Log,
+    contenders: Mapping[str, Builder],
+    *,
+    seeds: Sequence[int],
+    tell: Callable[[str], None],
+    budget: int = 50_000,
+    rates: Sequence[float] = (0.001, 0.003, 0.01),
+    epochs: int = 20,
+    patience: int = 2,
+    batch_size: int = 1024,
+) -> Scores:
+    """Train every contender until validation AUC stops rising, at the rate that it prefers.
+
+    contenders: name -> builder of (schema, width). Each gets the width with ``budget`` dense weights;
+        one whose size no width changes, such as logistic regression, stays as it is.
+    rates: Adam's, tried at the first seed; at most two more where the best lies at an end. epochs: at most; patience: passes without a better AUC.
+    Raises ValueError for a test part of one class, and what `trials.compare` refuses.
+    """
+    labels = data.test.labels[:, 0]
+    if len(labels.unique()) < 2:
+        raise ValueError(f"{data.name}.test has {len(labels):,} rows of one class: no AUC")
+    picked = sample(len(labels), JUDGED)
+    rows, units = [], {}
+    for name, build in contenders.items():
+        size = budget if has_width(build, data.schema) else None
+        terms = {"epochs": epochs, "patience": patience, "batch_size": batch_size}
+        terms |= {
+            "seeds": seeds,
+            "rates": rates,
+            "widen": 2,
+            "budget": size,
+            "precision": "32-true",
+        }
+        for row, model in trials.compare({name: build}, data, **terms):
+            rows.append(row)
+            units[name, row["seed"]] = model.predict(data.test)[picked].numpy()
+            edge = ", at the edge of the rates" if row["edge"] else ""
+            tell(f"{name}, seed {row['seed']}: AUC {row['auc']:.4f}, rate {row['lr']:g}{edge}")
+    rate = data.train.labels[:, 0].mean().clamp(1e-6, 1 - 1e-6)
+    constant = metrics.logloss(torch.full_like(labels, torch.logit(rate).item()), labels)
+    floor = {"model": "constant", "auc": 0.5, "logloss": constant, "gauc": 0.5, "lr": None}
+    same = {"log": data.name, "dense": 0, "embedding": 0, "seconds": 0.0, "edge": False}
+    rows += [floor | same | {"seed": seed} for seed in seeds]
+    users = data.user("test")
+    edges = sorted({row["model"] for row in rows if row["edge"]})
+    return Scores(
+        rows,
+        "auc",
+        units,
+        "auc",
+        [0.5],
+        columns=("logloss", *(("gauc",) if users is not None else ()), "dense", "lr", "seconds"),
+        labels=labels[picked].numpy().astype(bool),
+        clusters=None if users is None else users[picked].numpy(),
+        notes=[f"the best rate is at an edge of those tried: {', '.join(edges)}"] * bool(edges),
+    )
+
+
+def has_width(build: Builder, schema: Schema) -> bool:
+    """Whether a model's number of dense weights depends on the width that its builder is given."""
+    with torch.device("meta"):
+        narrow, wide = (build(schema, width).count_parameters()["dense"] for width in (8, 64))
+    return narrow != wide
+
+
+def sample(rows: int, most: int) -> np.ndarray:
+    """Sorted indices of all rows, or of ``most`` of them drawn with a fixed seed."""
+    checks.whole(rows=rows, most=most)
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
