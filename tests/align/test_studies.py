@@ -86,13 +86,3 @@ def test_planted_shared_words_are_found():
     found = {r["states"]: r["auc"] for r in rows}
     assert found["planted"] == 1 and set(found) == {"planted", "predictor", "token"}
     assert len(few) == 40 and model.embed.num_embeddings == few.vocabulary
-
-
-def test_real_pairs_must_not_be_trained_on():
-    train, valid, test = (decisive_pairs(20, length=4, words=6, seed=k) for k in range(3))
-    start = studies.read(train, seed=0, dim=16, layers=1)
-    rows = studies.real_pairs(DPO, train, valid, test, start, seed=0)
-    assert [r["model"] for r in rows] == ["the longer", "the shorter", "coin", "DPO"]
-    assert rows[0]["accuracy"] == 0.5  # responses are equally long
-    with pytest.raises(ValueError, match="20 test pairs are training or validation pairs too"):
-        studies.real_pairs(DPO, train, test, test, start, seed=0)

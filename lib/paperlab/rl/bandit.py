@@ -45,8 +45,31 @@ def evaluate(log: BanditLog, *, share: float = 0.5, draws: int = 1000, seed: int
     Raises ValueError for another table, fewer than 100 rounds, a single action, a part whose reward
     is constant, and values out of range.
     """
-    _check(log, share, draws)
+    checks.whole(FEWEST, draws=draws)
     rng = np.random.default_rng(seed)
+    columns, reward, predicted = _columns(log, share, seed, rng)
+    parts = [np.stack([w, w * reward, v, w * (reward - predicted)], 1) for w, v in columns.values()]
+    terms = np.stack([*parts, np.tile(reward[:, None], 4)], 1)  # (rounds, policies and the log, 4)
+    numbers, rows, rounds = iter(_bootstrap(terms, draws, rng)), [], len(reward)
+    for name, (weight, _) in columns.items():
+        size = float(weight.sum() ** 2 / max((weight**2).sum(), np.finfo(float).tiny))
+        for kind in ESTIMATORS:
+            end = {"effective": float(rounds) if kind == "DM" else size, "rounds": rounds}
+            rows.append({"policy": name, "estimator": kind} | next(numbers) | end)
+    return rows
+
+
+def by_round(
+    log: BanditLog, *, share: float = 0.5, seed: int = 0
+) -> dict[str, Float[np.ndarray, " rounds"]]:
+    """What each policy of `evaluate` earns in each round that it is judged on: the summands of DR."""
+    columns, reward, predicted = _columns(log, share, seed, np.random.default_rng(seed))
+    return {name: v + w * (reward - predicted) for name, (w, v) in columns.items()}
+
+
+def _columns(log: BanditLog, share: float, seed: int, rng: np.random.Generator):
+    """Each policy's weights w and model values v on the judged rounds; their rewards, predictions."""
+    _check(log, share)
     order = rng.permutation(len(log))
     fit, rest = np.split(order, [round(share * len(log))])
     low, high = log.reward[fit].min(), log.reward[fit].max()
@@ -65,15 +88,7 @@ def evaluate(log: BanditLog, *, share: float = 0.5, draws: int = 1000, seed: int
     columns = {"logging": (np.ones(len(rest)), q[taken])}
     for name, policy in policies.items():
         columns[name] = policy[taken] / log.propensity[rest], (policy * q).sum(1)
-    parts = [np.stack([w, w * reward, v, w * (reward - q[taken])], 1) for w, v in columns.values()]
-    terms = np.stack([*parts, np.tile(reward[:, None], 4)], 1)  # (rounds, policies and the log, 4)
-    numbers, rows = iter(_bootstrap(terms, draws, rng)), []
-    for name, (weight, _) in columns.items():
-        size = float(weight.sum() ** 2 / max((weight**2).sum(), np.finfo(float).tiny))
-        for kind in ESTIMATORS:
-            end = {"effective": float(len(rest)) if kind == "DM" else size, "rounds": len(rest)}
-            rows.append({"policy": name, "estimator": kind} | next(numbers) | end)
-    return rows
+    return columns, reward, q[taken]
 
 
 def reward_model(log: BanditLog, rounds: Int[np.ndarray, " n"], seed: int):
@@ -133,7 +148,7 @@ def _softmax(logits: Float[np.ndarray, "n A"]) -> Float[np.ndarray, "n A"]:
     return shares / shares.sum(1, keepdims=True)
 
 
-def _check(log, share: float, draws: int) -> None:
+def _check(log, share: float) -> None:
     if not isinstance(log, BanditLog):
         raise ValueError(f"log must be a BanditLog, got {type(log).__name__}")
     if len(log) < FEWEST:
@@ -141,4 +156,8 @@ def _check(log, share: float, draws: int) -> None:
     if log.actions < 2:
         raise ValueError(f"{log.name}: log must have at least 2 actions, got {log.actions}")
     checks.inside("(0, 1)", share=share)
-    checks.whole(FEWEST, draws=draws)
+
+
+def contenders() -> dict[str, None]:
+    """The policies of `evaluate`, which `paperlab.tryout` compares."""
+    return dict.fromkeys(("SL-MGAC", "greedy", "softmax", "uniform", "logging"))
