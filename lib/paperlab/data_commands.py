@@ -145,7 +145,7 @@ def _show_plan(plan: Any, rows: bool) -> None:
     from .data.own import infer
 
     lines = [[c.name, c.kind, c.why, f"{c.distinct:,}", f"{c.empty:,}"] for c in plan.columns]
-    title = f"Columns, judged by {plan.sample.height:,} rows"
+    title = f"Columns, inferred from {plan.sample.height:,} rows"
     print_table(title, ["column", "kind", "why", "different", "empty"], lines)
     if rows:
         short = [

@@ -164,7 +164,7 @@ def test_malformed_events_are_counted_and_put_aside(tmp_path):
         rows[10 + k] = (*rows[10 + k][:2], text, rows[10 + k][3])
     broken = pl.DataFrame(rows, frame.schema, orient="row")
     what = Interactions("u", "i", "t", "c", window=(1000, 2000))
-    with pytest.warns(UserWarning, match="9 malformed rows put aside"):
+    with pytest.warns(UserWarning, match="9 malformed rows set aside"):
         log = made(broken, tmp_path / "x", what)
     assert log.notes["rejected"] == 9
     aside = [r.split("\t") for r in (tmp_path / "x/rejected.tsv").read_text().splitlines()]
@@ -186,10 +186,10 @@ def test_only_events_that_count_count_and_ticks_are_parts_of_a_second(tmp_path):
 
 def test_what_cannot_be_made_is_refused_and_leaves_no_store(tmp_path):
     few = pl.DataFrame({"u": [1, 1, 1], "i": [1, 2, 3], "t": [1, 2, 3]})
-    with pytest.raises(ValueError, match="nobody met 4 items"):
+    with pytest.raises(ValueError, match="no user has 4 different items"):
         made(few, tmp_path / "x", Interactions("u", "i", "t"))
     every = pl.DataFrame({"u": [1] * 5, "i": range(5), "t": range(5)})
-    with pytest.raises(ValueError, match="somebody met all 5 items"):
+    with pytest.raises(ValueError, match="a user has all 5 items"):
         made(every, tmp_path / "x", Interactions("u", "i", "t"))
     assert not (tmp_path / "x").exists()
     made(events(), tmp_path / "x")

@@ -5,6 +5,7 @@ import io
 import json
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +189,9 @@ def test_mess_is_counted_and_set_aside(tmp_path):
         ({}, {"label": "klick"}, "no column 'klick' for --label; there are: user_id, ts, city"),
         ({}, {"user": "who"}, "no column 'who' for --user"),
         ({}, {"numeric": "price,cost"}, "no column 'cost' for --numeric"),
-        ({}, {"numeric": "city"}, "--numeric city: it holds no number in 1,500 rows"),
-        ({}, {"drop": "click"}, "column 'click' stands in --label and in --drop"),
-        ({}, {"drop": "price,price"}, "column 'price' stands in --drop and in --drop"),
+        ({}, {"numeric": "city"}, "--numeric city: no number in 1,500 rows"),
+        ({}, {"drop": "click"}, "column 'click' is named by --label and by --drop"),
+        ({}, {"drop": "price,price"}, "column 'price' is named by --drop and by --drop"),
         ({}, {"drop": "city,price,user_id", "user": None}, "no column is left as a field"),
         ({}, {"split": "user", "user": None}, "split 'user' needs the option user"),
         ({}, {"split": "luck"}, "split must be one of random, user, time, not 'luck'"),
@@ -274,6 +275,14 @@ def test_a_sample_is_taken_from_several_files(tmp_path):
         written(frame, tmp_path, "csv").rename(tmp_path / f"{day}.csv")
     _, plan = shelf.planned([tmp_path], "clicks", **OPTIONS)
     assert {c.name: c.kind for c in plan.columns}["source"] == "categorical"
+
+
+def test_hidden_files_of_a_folder_are_left_out(tmp_path):
+    for name in ("b.csv", "a.csv", ".c.csv", "_temporary/d.csv", "in/e.CSV", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("y,a\n1,x\n")
+    source = files.opened([tmp_path])
+    assert [s.path.name for s in source.sources] == ["a.csv", "b.csv", "e.CSV"]
 
 
 def test_lines_are_counted_through_all_files(tmp_path):
@@ -376,6 +385,23 @@ def test_names_are_free_or_replaced(tmp_path, home):
         shelf.remove("clicks")
     assert "clicks" not in catalogue.entries()
     assert [p.name for p in home.iterdir() if p.suffix != ".lock"] == []
+
+
+def test_two_who_add_one_name_make_one_whole_set(tmp_path, home):
+    path = written(clicks(), tmp_path, "csv")
+
+    def add(_):
+        try:
+            return shelf.add([path], "clicks", **OPTIONS).name
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(add, range(4)))
+    assert said.count("clicks") == 1
+    assert all("is there already" in words for words in said if words != "clicks")
+    assert same(data.load("clicks"), data.from_frame(clicks(), **OPTIONS))
+    assert [p.name for p in home.iterdir() if p.suffix != ".lock"] == ["clicks"]
 
 
 def test_a_set_knows_how_it_was_made(tmp_path, home):

@@ -146,7 +146,7 @@ def test_relevance_and_problems():
     [
         ("sequences", {"user": [1], "item": [1]}, {}, "no column 'time' for --time; there are: user"),
         ("sequences", {"user": [1], "item": [1], "time": ["x"]}, {}, "--time time holds neither"),
-        ("sequences", {"user": [1], "item": [1]}, {"time": ""}, "nobody met 4 items"),
+        ("sequences", {"user": [1], "item": [1]}, {"time": ""}, "no user has 4 different items"),
         ("sequences", {"user": [1], "item": [1]}, {"time": "", "behaviour": "x"}, "write COLUMN=VALUE"),
         ("sequences", {"user": [1], "item": [1], "b": ["v"]}, {"time": "", "behaviour": "b=x"}, "b holds v"),
         ("sequences", {"user": [1], "item": [1]}, {"length": 0}, "length must be at least 1"),

@@ -148,7 +148,7 @@ def test_rows_that_cannot_be_used_and_numbers_that_are_missing():
         ({"split": "time"}, "split 'time' needs the option time"),
         ({"split": "user"}, "split 'user' needs the option user"),
         ({"split": "luck"}, "split must be one of random, user, time, not 'luck'"),
-        ({"numeric": ("a",)}, "columns stand twice: a"),
+        ({"numeric": ("a",)}, "duplicate columns: a"),
         ({"min_count": 0}, "min_count must be at least 1"),
     ],
 )

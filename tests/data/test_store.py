@@ -142,6 +142,12 @@ def test_user_keys_need_not_be_a_field():
         (lambda: log(events=(np.full((40, 2), 9), None)), r"events: h must lie in 0\.\.8, got 9"),
         (lambda: log(events=(np.full((40, 2), 4), None)), r"events: g must lie in 0\.\.3, got 4"),
         (lambda: log(events=(np.full((40, 2), -1), None)), "events: h must lie in"),
+        (lambda: log(events=(np.ones(40), None)), "event ids must have 2 dimensions, got 1"),
+        (lambda: log(events=(np.ones((40, 2)), np.ones(39))), "39 event times for 40 events"),
+        (lambda: log(times=np.ones((50, 1))), "times must have 1 dimensions, got 2"),
+        (lambda: log(users=np.ones((50, 1))), "users must have 1 dimensions, got 2"),
+        (lambda: two(ids=None), "ids has no rows, part has 3"),
+        (lambda: two(values=[[[0], [1]]] * 3), "values must have 2 dimensions, got 3"),
         (lambda: two(ids=[[5]] * 3), r"two.train: a must lie in 0\.\.4, got 5\.\.5"),
         (lambda: two(ids=[[-1]] * 3), r"two.train: a must lie in 0\.\.4, got -1"),
         (lambda: two(ids=[[1], [1], [2**32]]), r"two: ids must lie in -2147483648\.\.2147483647"),
@@ -162,7 +168,7 @@ def test_user_keys_need_not_be_a_field():
         (lambda: Schema(()), "at least one field"),
         (
             lambda: from_arrays("x", SCHEMA, np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3)),
-            "asks for",
+            "the schema needs",
         ),
         (lambda: noise_fields(5, 0), "rows must be in 10"),
         (lambda: noise_fields(100, 0, pairs=46), "pairs must be in 1..45"),
@@ -182,9 +188,28 @@ def test_a_log_that_is_put_together_by_hand_is_checked_too():
         ({"ids": torch.tensor([[1.0]])}, "ids must be integers, got torch.float32"),
         ({"values": torch.full((1, 2), torch.nan)}, "two.valid: n, label must be finite"),
         ({"users": torch.arange(2)}, "users has 2 rows, ids has 1"),
+        ({"users": torch.ones(1)}, "users must be integers, got torch.float32"),
+        ({"times": torch.tensor([torch.nan])}, "times must be integers, got torch.float32"),
+        ({"n_numeric": 0}, "must be the schema's 1 and 0, got 0 and 0"),
+        ({"length": 2}, "must be the schema's 1 and 0, got 1 and 2"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(good, valid=replace(good.valid, **change))
+
+
+def test_columns_may_be_lists_or_tensors():
+    arrays = {
+        "users": np.arange(50),
+        "times": np.arange(50),
+        "spans": np.stack([np.zeros(50, int), np.arange(50) % 5], 1),
+    }
+    made = log(**arrays)
+    for other in (
+        log(**{n: a.tolist() for n, a in arrays.items()}),
+        log(**{n: torch.from_numpy(a) for n, a in arrays.items()}),
+    ):
+        for n in arrays:
+            assert torch.equal(getattr(other.train, n), getattr(made.train, n))
 
 
 @settings(deadline=None, max_examples=30)

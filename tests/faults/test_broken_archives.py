@@ -168,7 +168,7 @@ def test_rows_in_another_encoding_are_put_aside(shelf):
     rows = CRITEO.split(b"\n")
     rows[5:9] = [r.replace(b"7", "ü".encode("latin-1"), 1) for r in rows[5:9]]
     put(shelf, "criteo-terabyte", "day_0.gz", gzip.compress(b"\n".join(rows)))
-    with pytest.warns(UserWarning, match="4 malformed rows put aside"):
+    with pytest.warns(UserWarning, match="4 malformed rows set aside"):
         log = data.load("criteo-terabyte", min_count=2)
     assert len(log.train) + len(log.valid) + len(log.test) == 2996
     put(shelf, "hh-rlhf-helpful", "train.jsonl.gz", gzip.compress(b"\xff\xfe\n" + DIALOGUES))

@@ -15,16 +15,16 @@ from .store import Batch, Split
 class Batches:
     """Iterate rows in batches, in a new seeded order each epoch.
 
-    split: a `Split`, or whatever has ``take(rows)`` and a length.
+    split: a `Split`, or any object with ``take(rows)`` and a length.
 
     With several processes each takes its slice of every global batch, so that the weights after a
     step do not depend on how many processes shared it. The last, smaller batch is kept with one
     process and dropped with several (all must have the same number of rows).
 
     batch_size: rows per global batch, >= 1.
-    bucket: whether rows with histories of like length go together, so that little of a batch is
-        padding. Only among the rows of 50 batches at a time, drawn anew each epoch, so that no
-        batch is the same twice. Without sequences: nothing.
+    bucket: whether to batch rows with histories of similar length together, which saves padding.
+        Lengths are sorted within 50 batches at a time, drawn anew each epoch, so that batches differ
+        between epochs. No effect without sequences.
     """
 
     WINDOW = 50  # batches
@@ -55,7 +55,7 @@ class Batches:
         if isinstance(self.split, Split):
             order = order.to(self.split.ids.device)
         for step in range(self.start, len(self)):
-            last = step + 1 == len(self)  # move on before the yield: a reader need not ask again
+            last = step + 1 == len(self)  # before the yield: a reader may stop after the last batch
             self.epoch, self.start = (self.epoch + 1, 0) if last else (self.epoch, step + 1)
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield self.split.take(rows[rank::world] if world > 1 else rows)
@@ -71,7 +71,7 @@ class Batches:
         return torch.cat([rows.flatten(), rest])
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch comes from: Lightning stores it in its checkpoints."""
+        """Epoch and step of the next batch, which Lightning stores in its checkpoints."""
         return {"epoch": self.epoch, "start": self.start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""What real data sets there are: kind, loader, source, terms, files. The list is data/catalogue.toml."""
+"""The catalogue of real data sets, data/catalogue.toml: kind, loader, source, terms, files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class File:
 class Entry:
     """A data set. ``files`` are the official ones, ``local`` other forms that a copy may have.
 
-    kind: one of `KINDS`, what its rows are. loader: name of its file in data/sets.
+    kind: one of `KINDS`. loader: name of its file in data/sets.
     folder: where a copy may lie besides a folder of the set's own name. package: a Python package that
     carries the local files, which `make models` installs.
     """
@@ -65,7 +65,7 @@ def entries() -> dict[str, Entry]:
 
 
 def entry(name: str, own: Sequence[str] = ()) -> Entry:
-    """One entry; raises ValueError that lists the known names, those of the user's ``own`` sets too."""
+    """One entry; raises ValueError that lists the known names, with those of the ``own`` sets."""
     if name not in entries():
         known = ", ".join(sorted([*entries(), *own]))
         raise ValueError(f"no data set {name!r}; there are: {known}")
@@ -73,7 +73,7 @@ def entry(name: str, own: Sequence[str] = ()) -> Entry:
 
 
 def check_options(name: str, loader: Callable, options: dict) -> None:
-    """Hold options against the keyword arguments of a loader and their annotations.
+    """Check options by the keyword arguments of a loader and their annotations.
 
     An int is at least 1, a seed in 0..2^32-1, a Literal one of its values; loaders check the rest.
     Raises ValueError in one line that says what is right.

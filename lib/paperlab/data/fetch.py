@@ -1,4 +1,4 @@
-"""Find a file of a data set, or download it: checked before use, whole or not at all."""
+"""Find or download the files of a data set; each is checked before use."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .stores import locked
 
 
 class Broken(ValueError):
-    """A file that is not what its name says, or only a part of it."""
+    """A file that is damaged, incomplete, or of another format than its name says."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever a broken archive raises, as Broken: one line that names the file."""
+    """Turn the errors of a damaged archive into Broken: one line that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
@@ -33,7 +33,7 @@ def reading(path: Path) -> Iterator[None]:
 def local_form(entry: Entry, *names: str) -> dict[str, Path] | None:
     """The paths of a set's local form, checked against their hashes, or None when not all are there.
 
-    names: the files that are asked for; all of them without.
+    names: the files wanted; all of them by default.
     """
     wanted = [f for f in entry.local if f.name in names or not names]
     paths = {f.name: p for f in wanted if (p := _find(entry, f)) is not None}
@@ -45,10 +45,10 @@ def local_form(entry: Entry, *names: str) -> dict[str, Path] | None:
 
 
 def official(entry: Entry, name: str) -> Path:
-    """The path of an official file: a copy at hand, or a download to data/NAME/.
+    """The path of an official file: a copy on this machine, or a download to data/NAME/.
 
     Raises FileNotFoundError that says where to get it and where to put it, ValueError for a file of
-    the wrong size or hash; neither leaves half a file.
+    the wrong size or hash. A failed download leaves no file.
     """
     file = next(f for f in entry.files if f.name == name)
     path = _find(entry, file)
@@ -63,7 +63,7 @@ def official(entry: Entry, name: str) -> Path:
 
 
 def missing(entry: Entry, *names: str) -> FileNotFoundError:
-    """The one line for a set of which nothing, or not the named files, is at hand."""
+    """The error for a set that has no copy here, or lacks the named files."""
     names = ", ".join(names) or " or ".join(
         ", ".join(f.name for f in form) for form in (entry.files, entry.local) if form
     )

@@ -1,6 +1,6 @@
-"""Events out of raw rows: who met what and when, in numbers, dealt out by user into shares.
+"""Interactions of users with items, read from raw rows and partitioned by user.
 
-The first pass of `next_items`: each share holds the whole history of its users and fits into memory.
+The first pass of `next_items`: a share holds the whole histories of some users and fits into memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from .sources import Chunk, aside, moments, progress, refused, splitmix
+from .sources import Chunk, aside, moments, progress, rejected_rows, splitmix
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -23,10 +23,10 @@ EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("tie", "<u
 
 @dataclass(frozen=True)
 class Interactions:
-    """Which columns of a source say who met what and when.
+    """Which columns of a source hold users, items and times.
 
     time: a column of numbers >= 0 or of ISO dates, or None where the rows are in order of time
-    already and no more is known. ticks: of that column in a second. window: seconds [from, to) in
+    already. ticks: units of that column per second. window: seconds [from, to) in
     which events can be; others are malformed. category: a column; an item has that of its first
     event. only: (column, value) of the events that count.
     """
@@ -48,7 +48,7 @@ class Interactions:
 
 @dataclass
 class Dealt:
-    """What the first pass leaves beside the shares: their number, and what is known of items."""
+    """The result of the first pass: number of shares and items, categories, rejected rows."""
 
     shares: int
     items: int
@@ -57,7 +57,7 @@ class Dealt:
 
 
 class _Codes:
-    """Numbers of texts from 1, in order of first appearance; the empty text is 0."""
+    """Integer codes of texts, from 1 in order of first appearance; the empty text is 0."""
 
     def __init__(self):
         schema = {"text": pl.String, "code": pl.Int32}
@@ -78,14 +78,14 @@ class _Codes:
 
 
 def deal(source, what: Interactions, work: Path, seed: int) -> Dealt:
-    """Every event into the file of its user's share, in numbers; malformed rows into rejected.tsv."""
+    """Write every event to the file of its user's share, and malformed rows to rejected.tsv."""
     users, items, categories = _Codes(), _Codes(), _Codes()
     of_item: list[np.ndarray] = []
     shares, rejected = 1 + (source.size_in_memory >> 26), 0
     with ExitStack() as stack:
         files = [stack.enter_context((work / f"{k}.share").open("wb")) for k in range(shares)]
         malformed = stack.enter_context((work / "rejected.tsv").open("wb"))
-        for chunk in progress(source, "dealing out"):
+        for chunk in progress(source, "partitioning"):
             frame, lines, bad = _clean(chunk, what)
             malformed.write(aside(bad))
             rejected += len(bad)
@@ -114,7 +114,7 @@ def deal(source, what: Interactions, work: Path, seed: int) -> Dealt:
 
 
 def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, list]:
-    """Columns user, item, time (ticks), category of the events that count; and what was refused."""
+    """Columns user, item, time (ticks), category of the events that count, and the rejected rows."""
     columns = {n: getattr(what, n) for n in ("user", "item", "time", "category")}
     raw = chunk.frame.with_columns(pl.all().fill_null(""))
     frame = raw.select(
@@ -133,7 +133,7 @@ def _clean(chunk: Chunk, what: Interactions) -> tuple[pl.DataFrame, np.ndarray, 
             ),
         ]
     reason = frame.select(pl.coalesce(*reasons, pl.lit("")).alias("r"))["r"]
-    rejected = chunk.rejected + refused(raw, chunk.lines, reason)
+    rejected = chunk.rejected + rejected_rows(raw, chunk.lines, reason)
     good = reason == ""
     if what.only:
         good &= frame["only"] == what.only[1]

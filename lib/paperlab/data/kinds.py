@@ -1,7 +1,7 @@
-"""Tables of the kinds that are no click logs: preferences, bandit logs, judgments, problems, graphs.
+"""Tables of the other kinds: preferences, bandit logs, judgments, problems, graphs.
 
-Each is a frozen set of columns of one length, checked when it is made. ``set_aside`` counts what the
-source held and the table does not: (line or row from 1, reason).
+Each is a frozen set of columns of one length, checked when it is made. ``set_aside`` lists the
+rows of the source that the table lacks: (line or row from 1, reason).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PreferenceTexts:
 
 @dataclass(frozen=True)
 class BanditLog:
-    """Actions that a logging policy drew, and what came of them.
+    """Actions drawn by a logging policy, with their rewards and propensities.
 
     context: features of each round. action: in 0..actions-1. reward: finite. propensity: probability
     with which the policy drew the action, in (0, 1]. position: slot of the action, from 0.

@@ -1,17 +1,17 @@
-"""Next-item prediction out of who met what and when: TIN's protocol, streamed in bounded memory.
+"""Next-item prediction from user-item interactions: TIN's protocol, streamed in bounded memory.
 
-Of a user's items b_1 .. b_n in order of time, one row asks whether b_{k+1} comes after b_1 .. b_k, and
-a twin of the same history and the same moment asks it of an item that the user never meets, drawn
-uniformly from the items of all kept users. k + 1 = 2 .. n-2 are for training, n-1 for validation, n
+Of a user's items b_1 .. b_n in order of time, one row has the history b_1 .. b_k, the target
+b_{k+1} and label 1; a twin row of the same history and time has label 0 and, as its target, an item
+without any interaction of the user, drawn uniformly from the items of all kept users. k + 1 = 2 .. n-2 are for training, n-1 for validation, n
 for the test. The test part has a second form whose negatives are drawn in proportion to their number
 of events, so that popularity alone does not find the positive.
 
-A user meets an item once: later events of the same pair are left out, since a negative is never in
-the history and a repeat would be known by that alone. Users with fewer than four items are left out.
+Only the first event of a user with an item counts: a negative is never in the history, so a repeated
+target would be recognised as a positive by that alone. Users with fewer than four items are left out.
 The negatives avoid the user's later items too, which is a slight look ahead, as in the paper's code.
 
-Three passes: events are dealt out by user into shares that fit into memory, each share is put in
-order, then rows are written. Ties in time are shuffled by a seeded hash of the line.
+Three passes: events are partitioned by user into shares that fit into memory, each share is sorted,
+then rows are written. Ties in time are shuffled by a seeded hash of the line.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ COLUMNS = {"ids": "<i4", "values": "<f4", "spans": "<i8", "times": "<i8", "users
 
 
 class Histories(NamedTuple):
-    """Where the events of a set, or of its part, are."""
+    """The events of a set or of one of its parts."""
 
     source: Source
     what: Interactions
@@ -98,11 +98,11 @@ def prepare(
 ) -> None:
     """Write ``source`` as a column store of histories at ``folder``, in folder + ".part" until done.
 
-    A source with a method ``categories(items) -> DataFrame(item, category)`` gives what its rows do
-    not hold. ``users`` holds the user key. Malformed rows go to rejected.tsv. A store that is there
+    A source with a method ``categories(items) -> DataFrame(item, category)`` supplies categories that
+    its rows lack. ``users`` holds the user key. Malformed rows go to rejected.tsv. A store that is there
     already is kept; of several processes one prepares and the others wait.
-    Raises ValueError when a column is missing, when nobody met four items, or when somebody met
-    them all.
+    Raises ValueError when a column is missing, when no user has four items, or when one has them
+    all.
     """
     if lacking := sorted(set(what.columns) - set(source.columns)):
         raise ValueError(f"{folder.name}: the source has no column {', '.join(lacking)}")
@@ -121,15 +121,15 @@ def _prepare(source, what: Interactions, folder: Path, notes: dict, seed: int) -
         shutil.rmtree(work)
         raise
     if dealt.rejected:
-        aside = f"{dealt.rejected:,} malformed rows put aside in rejected.tsv"
+        aside = f"{dealt.rejected:,} malformed rows set aside in rejected.tsv"
         warnings.warn(f"{folder.name}: {aside}", stacklevel=3)
     ordered = _order(work, dealt, what)
     if not len(ordered.counts):
         lost = f"; {dealt.rejected:,} rows are malformed" if dealt.rejected else ""
-        raise ValueError(f"{folder.name}: nobody met {SHORTEST} items{lost}")
+        raise ValueError(f"{folder.name}: no user has {SHORTEST} different items{lost}")
     known = int((ordered.popularity > 0).sum())
     if ordered.counts.max() >= known:
-        raise ValueError(f"{folder.name}: somebody met all {known:,} items: no negative is left")
+        raise ValueError(f"{folder.name}: a user has all {known:,} items: no negative is left")
     rows = _write_rows(work, dealt, ordered, what, seed)
 
     sizes = {"item": dealt.items + 1}
@@ -159,7 +159,7 @@ def open_next_items(
     length: int = LENGTH,
     negatives: Literal["uniform", "popular"] = "uniform",
 ) -> Log:
-    """Map a prepared store; nothing but the test part depends on ``negatives``.
+    """Map a prepared store; only the test part depends on ``negatives``.
 
     length: the most recent events of a history that a row uses, >= 1.
     Raises ValueError for values out of range.
@@ -292,7 +292,7 @@ def _never_met(
     met: Int[np.ndarray, " events"],
     items: int,
 ) -> Int[np.ndarray, " n"]:
-    """One item a row that its user never meets; ``met`` holds user * (items + 1) + item, sorted."""
+    """For each row an item without interaction of its user; ``met`` holds user * (items + 1) + item, sorted."""
     drawn = draw(len(user))
     open_ = np.arange(len(user))
     while len(open_):

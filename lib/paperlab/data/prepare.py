@@ -46,9 +46,9 @@ def load(entry: Entry, source: Source, recipe: Recipe, seed: int) -> Log:
 def prepare(source: Source, recipe: Recipe, folder: Path, notes: dict, seed: int = 0) -> None:
     """Write ``source`` as a column store at ``folder``, split as the recipe says.
 
-    Works in ``folder`` + ".part" and renames at the end; what is there already is gone on with,
-    unless the source is broken: then nothing is left. A store that is there already is kept; of
-    several processes one prepares and the others wait. The notes get the number of rows and of
+    Works in ``folder`` + ".part" and renames at the end; an interrupted preparation
+    is resumed; nothing is left where the source is broken. A store that exists is kept; of several
+    processes one prepares and the others wait. The notes get the number of rows and of
     positives in each part, of rejected rows, and of missing values in each numeric column.
     Raises ValueError when a column is missing, or when a part of the log would be empty.
     """
@@ -96,7 +96,7 @@ def _prepare(source: Source, recipe: Recipe, folder: Path, notes: dict, seed: in
     (work / "schema.json").write_text(schema.to_json())
     if rejected:
         warnings.warn(
-            f"{folder.name}: {rejected:,} malformed rows put aside in rejected.tsv", stacklevel=3
+            f"{folder.name}: {rejected:,} malformed rows set aside in rejected.tsv", stacklevel=3
         )
     for leftover in [work / "state.json", *work.glob("*.counts")]:
         leftover.unlink(missing_ok=True)
@@ -291,7 +291,7 @@ def _write_state(work: Path, state: dict) -> None:
 
 
 def _reopen(path: Path, length: int):
-    """Open to append, cut to what the state vouches for."""
+    """Open to append after ``length`` bytes, and drop what follows them."""
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(length)
     file.seek(length)

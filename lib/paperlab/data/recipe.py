@@ -1,6 +1,6 @@
-"""Rows of text to the columns of a log: labels, buckets, numbers, and the part that a row belongs to.
+"""From rows of text to the columns of a log: labels, buckets, numbers, and train, valid or test part.
 
-All of it goes a chunk at a time, and no row depends on how the rows were cut into chunks.
+Everything works on one chunk at a time; the result does not depend on the size of the chunks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from .. import checks
-from .sources import Chunk, moments, refused, splitmix
+from .sources import Chunk, moments, rejected_rows, splitmix
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -31,7 +31,7 @@ class Recipe:
     categorical: columns whose values become ids. integers: columns of counts that are bucketised,
     x > 2 to floor(ln(x)^2), and become ids too (the x4 protocol of BARS; missing is a bucket).
     min_count: a value seen less often in the training part is out-of-vocabulary, id 0.
-    user: the column of the key of grouped metrics.
+    user: the column whose values are the groups of grouped metrics.
     numeric: columns of numbers. They become ids of at most 32 buckets with equal numbers of training
     rows (0 where missing), or, with ``standardised``, numeric fields of mean 0 and standard deviation
     1 in the training part, within -10..10 (0 where missing). Quantiles, means and deviations are
@@ -39,7 +39,7 @@ class Recipe:
     split: of rows at 8:1:1 by a hash of the line or of the user, or by ``time``: the last tenth is the
     test part, the tenth before it validation.
     threshold: the label is 1 from this number on; None where it is 0/1 or false/true already.
-    Raises ValueError when a column stands twice, or when the split lacks its column.
+    Raises ValueError for duplicate columns, or when the split lacks its column.
     """
 
     label: str
@@ -56,7 +56,7 @@ class Recipe:
     def __post_init__(self):
         names = [self.label, *self.columns, *self.numeric]
         if doubled := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"recipe: columns stand twice: {', '.join(doubled)}")
+            raise ValueError(f"recipe: duplicate columns: {', '.join(doubled)}")
         checks.whole(min_count=self.min_count)
         checks.one_of(("random", "user", "time"), split=self.split)
         if self.split != "random" and getattr(self, self.split) is None:
@@ -106,7 +106,7 @@ def clean(chunk: Chunk, recipe: Recipe) -> tuple[pl.DataFrame, Int[np.ndarray, "
     reason = pl.coalesce(*(pl.when(is_bad).then(pl.lit(why)) for is_bad, why in bad), pl.lit(""))
     reasons = frame.select(reason).to_series()
     keep = reasons == ""
-    rejected = chunk.rejected + refused(frame, chunk.lines, reasons)
+    rejected = chunk.rejected + rejected_rows(frame, chunk.lines, reasons)
     return frame.with_columns(changed).filter(keep), chunk.lines[keep.to_numpy()], rejected
 
 

@@ -1,7 +1,7 @@
-"""Where raw rows come from: delimited text files and tables in memory, a chunk at a time.
+"""Sources of raw rows: delimited text files and tables in memory, read in chunks.
 
-A source yields its rows as text, with the number of each line, and says which lines it could not
-read. It can start at any chunk's place, so that a killed preparation goes on.
+A source yields rows as text with their line numbers, and the lines that it could not read. It can
+start at any chunk, so that a killed preparation resumes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GZIP = 1100  # how much smaller than its text a .gz can be at most
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of a source: text (label included), their line numbers, and what was refused."""
+    """Some rows as text (label included), their line numbers, and the rejected lines."""
 
     frame: pl.DataFrame
     lines: Int[np.ndarray, " n"]
@@ -46,10 +46,10 @@ class Chunk:
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows as text, a chunk at a time, from any chunk's place on.
+    """Rows as text in chunks, from the position of any chunk on.
 
-    size: bytes of all rows where known, for a progress bar. size_in_memory: a guess, in bytes. span: a
-    number that no position exceeds. stamp: changes when the rows do.
+    size: bytes of all rows, for a progress bar, or None. size_in_memory: an estimate in bytes. span: an
+    upper bound of all positions. stamp: a text that changes when the rows do.
     """
 
     columns: tuple[str, ...]
@@ -64,9 +64,9 @@ class Source(Protocol):
 class TextSource:
     """A delimited UTF-8 text file (gzip or plain), read a block of whole lines at a time.
 
-    A byte-order mark and carriage returns at line ends are dropped. With a comma or a semicolon
-    between cells a cell may be quoted, and then hold both and line ends (RFC 4180); with a tab, quotes
-    are text.
+    A byte-order mark and carriage returns at line ends are dropped. In files
+    separated by commas or semicolons a cell may be quoted and then hold separators and line ends (RFC
+    4180); in files separated by tabs, quotes are text.
 
     columns: names of the cells, in order. header: whether the first line holds names.
     Raises ValueError when two columns have one name.
@@ -82,9 +82,9 @@ class TextSource:
 
     @classmethod
     def with_header(cls, path: Path, needed: Iterable[str], separator: str = ",") -> TextSource:
-        """A file whose first line names its columns, the needed ones among them.
+        """A file whose first line names its columns, which must include the needed ones.
 
-        A column without a name is called column_1 where it is the first, and so on.
+        A column without a name is called column_K, where K is its position from 1.
         Raises ValueError when it is empty, is UTF-16, or lacks or repeats a column.
         """
         first = first_line(path)
@@ -206,7 +206,7 @@ class FrameSource:
 class Files:
     """Several sources with the same columns, one after another; lines are counted through all.
 
-    A position is that of the source that holds it, plus the spans of those before it.
+    A position is the position in one source plus the spans of the sources before it.
     Raises ValueError when the columns differ.
     """
 
@@ -283,7 +283,7 @@ def moments(texts: pl.Series) -> pl.Series:
     return pl.select(pl.coalesce(number, *seconds)).to_series()
 
 
-def refused(frame: pl.DataFrame, lines: Int[np.ndarray, " n"], reasons: pl.Series) -> list:
+def rejected_rows(frame: pl.DataFrame, lines: Int[np.ndarray, " n"], reasons: pl.Series) -> list:
     """(line, reason, text) of each row with a reason."""
     bad = reasons != ""
     rows = frame.filter(bad).iter_rows()
@@ -294,7 +294,7 @@ def refused(frame: pl.DataFrame, lines: Int[np.ndarray, " n"], reasons: pl.Serie
 
 
 def aside(rejected: list[tuple[int, str, str]]) -> bytes:
-    """Refused rows as lines of rejected.tsv: line from 1, reason, text with its line ends escaped."""
+    """Rejected rows as lines of rejected.tsv: line from 1, reason, text with its line ends escaped."""
     escaped = [
         (n + 1, why, text.replace("\r", "\\r").replace("\n", "\\n")) for n, why, text in rejected
     ]
@@ -302,7 +302,7 @@ def aside(rejected: list[tuple[int, str, str]]) -> bytes:
 
 
 def progress(source, what: str, position: int = 0, line: int = 0) -> Iterable[Chunk]:
-    """The chunks of a source from a position on, with a bar where it takes long."""
+    """The chunks of a source from a position on, with a progress bar after two seconds."""
     with tqdm(total=source.size, unit="B", unit_scale=True, desc=what, initial=position,
               delay=2, leave=False) as bar:  # fmt: skip
         for chunk in source.chunks(position, line):

@@ -11,7 +11,7 @@ On disk a log is a folder::
 ``ids`` (n, categorical) int32; ``values`` (n, numeric + labels) float32 holds the numeric fields,
 then the labels. Histories are ragged: all events lie in one table (E, sequences), a user's one
 after another in order of time, and a row's history is the span [start, stop) of it, so that the
-thousand rows of one user share one copy of her events.
+thousand rows of one user share one copy of the user's events.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPTIONAL = ("spans", "times", "users")  # columns of a split that a log may lack
 
 
 class Batch(NamedTuple):
-    """What a model sees: B rows, and the last T <= ``length`` events of their histories.
+    """The input of a model: B rows, and the last T <= ``length`` events of their histories.
 
     history: oldest first, the most recent event last, padded on the left with 0; T is the longest
         history of the batch, at least 1. An event is real where its first id is not 0, so that one
@@ -70,7 +70,7 @@ class Split:
     """The rows of one part of a log, in memory or memory-mapped.
 
     spans: [start, stop) of each row's history in ``events``; length: the most recent events of it
-    that are used. times: seconds at which the row's response was asked for, on the events' clock.
+    that are used. times: time of each row, in seconds on the events' clock.
     users: the users' own keys, for grouped metrics. mapped: whether the columns are memory-mapped
     from a store, whose values were checked when it was written.
     """
@@ -124,7 +124,7 @@ class Split:
 
     @property
     def nbytes(self) -> int:
-        """Of all its tensors, events of the other parts included."""
+        """Bytes of all tensors, events of the other parts included."""
         tensors = (self.ids, self.values, self.spans, self.times, self.users, *(self.events or ()))
         return sum(t.nbytes for t in tensors if t is not None)
 
@@ -195,10 +195,13 @@ def from_arrays(
 
     events: ids (E, sequences) and seconds (E,) or None; spans (n, 2) point into it. times (n,):
     seconds of the rows. users (n,): the users' own keys, integers. extra: truth, notes.
+    Columns may be arrays, tensors or lists.
     Raises ValueError as `Log` does, for columns of another length than ``part``, for an unknown part,
     and for ids, spans, times or keys that are not whole numbers.
     """
     optional = {"spans": spans, "times": times, "users": users}
+    ids, values, part = np.asarray(ids), np.asarray(values), np.asarray(part)
+    optional = {n: None if a is None else np.asarray(a) for n, a in optional.items()}
     validation.parts(name, part, {"ids": ids, "values": values} | optional)
     of_events = dict(zip(("event ids", "event times"), events or (), strict=False))
     for column, array in ({"ids": ids} | optional | of_events).items():

@@ -1,4 +1,4 @@
-"""Prepared stores: where they lie, made once however many processes ask, and their raw columns."""
+"""Prepared stores: their folders, the lock that makes each of them once, and .npy headers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache_root() -> Path:
 def prepared(entry: Entry, name: str, key: list, make: Callable[[Path, dict], None]) -> Path:
     """The folder of a store under `cache_root`, made with ``make(folder, notes)`` where it is missing.
 
-    name: of the set, or of its part. key: all that the store's bytes depend on, as JSON.
+    name: that of the set or of its part. key: everything that determines the bytes, as JSON values.
     """
     digest = hashlib.sha256(json.dumps([name, *key]).encode()).hexdigest()[:10]
     folder = cache_root() / f"{name}-{digest}"
@@ -35,7 +35,7 @@ def prepared(entry: Entry, name: str, key: list, make: Callable[[Path, dict], No
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a store stands there, whole: a folder gets its name only when it is."""
+    """Whether the folder is a complete store: it is renamed to this name only at the end."""
     return (folder / "schema.json").is_file()
 
 

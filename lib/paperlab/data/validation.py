@@ -1,4 +1,4 @@
-"""What a log must hold: refused in one line when it is made, before a model sees it."""
+"""Validation of logs when they are made: each error is one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def parts(name: str, part: np.ndarray, columns: dict[str, np.ndarray | None]) ->
     if part.ndim != 1 or not np.isin(part, (0, 1, 2)).all():
         raise ValueError(f"{name}: part must hold 0 (train), 1 (valid) or 2 (test) for each row")
     for column, array in columns.items():
-        if array is not None and len(array) != len(part):
-            raise ValueError(f"{name}: {column} has {len(array)} rows, part has {len(part)}")
+        rows = "no" if np.ndim(array) == 0 else len(array)
+        if array is not None and rows != len(part):
+            raise ValueError(f"{name}: {column} has {rows} rows, part has {len(part)}")
 
 
 def whole(what: str, array: np.ndarray, dtype: type) -> None:
@@ -40,6 +41,13 @@ def split(name: str, schema: Schema, part: store.Split) -> None:
     Values of memory-mapped columns are not read: they were checked when the store was written.
     """
     events = part.events
+    dimensions = {"ids": (part.ids, 2), "values": (part.values, 2), "spans": (part.spans, 2)}
+    dimensions |= {"times": (part.times, 1), "users": (part.users, 1)}
+    if events is not None:
+        dimensions |= {"event ids": (events.ids, 2), "event times": (events.times, 1)}
+    for column, (tensor, wanted) in dimensions.items():
+        if tensor is not None and tensor.ndim != wanted:
+            raise ValueError(f"{name}: {column} must have {wanted} dimensions, got {tensor.ndim}")
     want = (
         len(schema.categorical),
         len(schema.numeric) + len(schema.labels),
@@ -48,11 +56,16 @@ def split(name: str, schema: Schema, part: store.Split) -> None:
     event_columns = events.ids.shape[1] if events and len(events.ids) else 0
     have = (part.ids.shape[1], part.values.shape[1], event_columns)
     if want != have:
-        raise ValueError(
-            f"{name}: the schema asks for {want} id, value and event columns, found {have}"
-        )
+        raise ValueError(f"{name}: the schema needs {want} id, value and event columns, got {have}")
     if schema.sequences and (part.spans is None or part.spans.shape != (len(part), 2)):
         raise ValueError(f"{name}: histories need spans of shape (n, 2)")
+    if (part.n_numeric, part.length) != (len(schema.numeric), schema.length):
+        raise ValueError(
+            f"{name}: n_numeric and length must be the schema's {len(schema.numeric)} and "
+            f"{schema.length}, got {part.n_numeric} and {part.length}"
+        )
+    if events and events.times is not None and len(events.times) != len(events.ids):
+        raise ValueError(f"{name}: {len(events.times)} event times for {len(events.ids)} events")
     if not len(part):
         raise ValueError(f"{name} is empty: a log needs rows in train, valid and test")
     for column in ("values", "times", "users"):
@@ -61,6 +74,10 @@ def split(name: str, schema: Schema, part: store.Split) -> None:
             raise ValueError(f"{name}: {column} has {len(values)} rows, ids has {len(part)}")
     if part.mapped:
         return
+    for column in ("spans", "times", "users"):
+        values = getattr(part, column)
+        if values is not None and (values.is_floating_point() or values.dtype == torch.bool):
+            raise ValueError(f"{name}: {column} must be integers, got {values.dtype}")
     sizes = {f.name: f.size for f in schema.categorical}
     _ids(name, part.ids, sizes)
     bad = ~part.values.isfinite().all(0)

@@ -19,7 +19,7 @@ from .infer import Names
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be made of the columns, and the sample by which it was decided."""
+    """How each column is used, and the sample from which that was inferred."""
 
     recipe: Recipe
     seed: int
@@ -42,9 +42,9 @@ def plan(
     numbers: Literal["buckets", "standardised"] = "buckets",
     seed: int = 0,
 ) -> Plan:
-    """Infer what is not given.
+    """Infer the kinds of the columns that no option names.
 
-    label, user, time: their columns. numeric, categorical: columns that are not to be inferred.
+    label, user, time: their columns. numeric, categorical: columns whose kind is given.
     drop: columns to leave out.
     split: 8:1:1 by time, the latest rows last; by a hash of the user; or at random. By time where there
         is one, else by user where there is one.

@@ -22,14 +22,14 @@ HEAD = 1000  # lines of a file of JSON in which its columns are looked for
 
 
 def opened(paths: Sequence[Path]) -> Source:
-    """The rows of files, and of all files in folders, one after another in the order of their names.
+    """The rows of files, and of all files in folders, in the order of their names.
 
     Raises ValueError where there is no such file, for other endings, and where columns differ.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p) in ENDINGS)
+            found = sorted(p for p in path.rglob("*") if _counts(p, path))
             if not found:
                 raise ValueError(f"{path} holds no file that ends with {KNOWN}")
             files += found
@@ -50,6 +50,12 @@ def opened(paths: Sequence[Path]) -> Source:
         for source in made:
             source.columns = tuple(columns)
     return made[0] if len(made) == 1 else Files(made)
+
+
+def _counts(path: Path, folder: Path) -> bool:
+    """Whether a file of a folder holds rows: hidden ones and those of _folders do not."""
+    hidden = any(name.startswith((".", "_")) for name in path.relative_to(folder).parts)
+    return path.is_file() and not hidden and _ending(path) in ENDINGS
 
 
 def _ending(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What the columns of a file hold, judged by a sample of its rows."""
+"""Infer from a sample of rows what each column holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Names = str | Sequence[str]  # of columns: a list, or one text with commas
 
 ROWS = 20_000  # of the sample
 PLACES = 5  # files from which it is taken, where there are several
-FEW = 20  # distinct numbers that are taken for categories
+FEW = 20  # different numbers up to which a column of numbers is categorical
 ID = re.compile(  # the last word of a name like user_id, itemId, campaign
     r"(^|[_\W])(ids?|uuid|hash|code|zip|zipcode|user|visitor|customer|session|item|product|sku|video"
     r"|movie|song|article|ad|creative|campaign|advertiser|brand|shop|store|seller|site|app|device"
@@ -26,10 +26,10 @@ ID = re.compile(  # the last word of a name like user_id, itemId, campaign
 
 @dataclass(frozen=True)
 class Column:
-    """A column and its part in the log.
+    """A column and its role in the log.
 
     kind: label, user, time, ... (by option), categorical, numeric, dropped, or text, which is refused.
-    why: by what it was judged.
+    why: the reason for the kind.
     """
 
     name: str
@@ -67,7 +67,7 @@ def named(columns: Iterable[str], **options: str | tuple[str, ...] | None) -> No
             if name not in columns:
                 raise ValueError(f"no column {name!r} for {flag}; there are: {', '.join(columns)}")
             if name in owner:
-                raise ValueError(f"column {name!r} stands in {owner[name]} and in {flag}")
+                raise ValueError(f"column {name!r} is named by {owner[name]} and by {flag}")
             owner[name] = flag
 
 
@@ -101,9 +101,7 @@ def columns(
                 kind == "numeric"
                 and not kept.str.strip_chars().cast(pl.Float64, strict=False).is_finite().any()
             ):
-                raise ValueError(
-                    f"--numeric {values.name}: it holds no number in {values.len():,} rows"
-                )
+                raise ValueError(f"--numeric {values.name}: no number in {values.len():,} rows")
         else:
             kind, why = _judged(kept, distinct, values.len())
         found.append(Column(values.name, kind, why, distinct, values.len() - len(kept)))

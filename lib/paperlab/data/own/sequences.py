@@ -1,4 +1,4 @@
-"""Sequences: who met which item, and when, as a next-item log."""
+"""Sequences: interactions of users with items, as a next-item log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TICKS = ((1e14, 1_000_000), (1e11, 1000))  # from this number on a time is in mi
 
 @dataclass(frozen=True)
 class Plan:
-    """Which columns say who met what, and the sample by which it was decided."""
+    """The columns of the interactions, and the sample from which the clock was inferred."""
 
     what: Interactions
     seed: int
@@ -38,7 +38,7 @@ def plan(
     behaviour: str | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Judge the clock of the times.
+    """Check the columns and infer the unit of time.
 
     user, item, category: their columns; an item has the category of its first event.
     time: a column of numbers (seconds, or milliseconds or microseconds where they are that large) or

@@ -24,7 +24,7 @@ VERSION = 1  # raise when a set's bytes change: a preparation that was cut is th
 
 
 class Kind(NamedTuple):
-    """How a kind is made: its options are those of ``plan`` and, when it is read, of ``read``."""
+    """The functions of a kind; their keyword arguments are the options of `add` and of `load`."""
 
     plan: Callable[..., Any]
     make: Callable[[Any, Source, Path, dict], None]
@@ -65,9 +65,9 @@ def root() -> Path:
 
 
 def planned(paths: Sequence[Path], kind: str, **options) -> tuple[Source, Any]:
-    """The rows of files, and what the kind would make of them; nothing is written.
+    """Open files and plan how their columns are used; nothing is written.
 
-    The plan has ``columns`` with their kinds and the ``sample`` by which they were judged.
+    The plan has ``columns`` with their kinds and the ``sample`` from which they were inferred.
     Raises ValueError in one line for an unknown kind, option or column, and for files without rows.
     """
     if kind not in KINDS:
@@ -80,7 +80,7 @@ def planned(paths: Sequence[Path], kind: str, **options) -> tuple[Source, Any]:
 def add(
     paths: Sequence[Path], kind: str, *, name: str | None = None, force: bool = False, **options
 ) -> OwnSet:
-    """Make a named set from files or folders; what a killed call left is gone on with.
+    """Make a named set from files or folders; resume where a killed call stopped.
 
     kind: clicks, sequences, preferences, bandit, relevance or problems; its options are the keyword
         arguments of the kind's plan.

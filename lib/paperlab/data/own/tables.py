@@ -12,7 +12,7 @@ import polars as pl
 from ..formats.preferences import checked
 from ..kinds import BanditLog, Judgments, PreferenceTexts, Problems, SetAside
 from ..recipe import LARGEST
-from ..sources import Source, aside, refused
+from ..sources import Source, aside, rejected_rows
 from . import infer
 from .infer import Names
 
@@ -21,7 +21,7 @@ WIDEST = 100  # values of a column of the context that are one-hot
 
 @dataclass(frozen=True)
 class Plan:
-    """Which column stands for which of the kind's own, and the sample by which it was decided."""
+    """The column of each of the kind's fields, and the sample that was looked at."""
 
     kind: str
     names: dict[str, str]
@@ -90,7 +90,7 @@ def make(plan: Plan, source: Source, folder: Path, notes: dict) -> None:
         frame = chunk.frame.with_columns(pl.all().fill_null(""))
         good, reasons = _clean(frame, plan)
         pieces.append(good.filter(reasons == ""))
-        lost += chunk.rejected + refused(frame, chunk.lines, reasons)
+        lost += chunk.rejected + rejected_rows(frame, chunk.lines, reasons)
     table = pl.concat(pieces)
     if not table.height:
         raise ValueError(f"no row could be used: line {lost[0][0] + 1}: {lost[0][1]}")
