@@ -13,7 +13,7 @@ from helpers.manifests import write_manifest
 from helpers.project import COMMAND, paperlab, project
 from hypothesis import given
 from hypothesis import strategies as st
-from paperlab import __version__, cli, commands, manifest, records
+from paperlab import __version__, cli, commands, listing, manifest, records
 from paperlab.parameters import Parameter, as_text, inspect
 from rich.console import Console
 
@@ -193,6 +193,55 @@ def test_any_cell_is_text_and_nothing_of_it_is_lost(lines):
     body = "".join(said.split())
     for sign in "[]/\\":
         assert body.count(sign) == sum(text.count(sign) for line in lines for text in line) + "[name]".count(sign)  # fmt: skip
+
+
+def test_a_run_is_listed_under_a_name_that_diff_takes(tmp_path):
+    project(tmp_path)
+    rows = [
+        {"model": m, "seed": s, "auc": v + (s if m == "c" else 4 - s) / 100}
+        for m, v in (("a, b", 0.7), ("c", 0.2))
+        for s in range(5)
+    ]
+    roles = {"group": "model", "where": [], "pair": "seed", "metric": "auc", "better": "higher"}
+    one = {
+        "notebook": "101_small",
+        "profile": "quick",
+        "status": "ok",
+        "parameters": {},
+        "seconds": 3.2,
+    }
+    one |= {
+        "metrics": {"t": rows},
+        "tables": {"t": roles | {"metrics": {"auc": "higher"}}},
+        "verdicts": [],
+    }
+    for second in (1, 2):
+        one["started"] = f"2026-11-28T09:15:0{second}+00:00"
+        name = f"20261128-09150{second}-123-101_small-quick-0123456789ab"
+        records.write(tmp_path / f"data/runs/{name}/record.json", one)
+    said = paperlab(tmp_path, "results", COLUMNS="80").stdout
+    assert "auc 0.72: a, b" in said and " or " not in said
+    shown = re.findall(r"^ (\S+) ", said.partition("─\n")[2], re.MULTILINE)
+    assert shown == [
+        "20261128-091502-123",
+        "101_small-quick",
+        "20261128-091501-123",
+        "101_small-quick",
+    ]
+    done = paperlab(tmp_path, "diff", shown[0], shown[2])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [(["a, b"], "a, b"), (["a", "b"], "a or b"), (["a", "b", "c"], "a or 2 others")],
+)
+def test_the_best_methods_are_named_shortly(methods, said):
+    leader = {"metric": "auc", "mean": 0.71239, "methods": methods}
+    line = {"run": "r", "status": "ok", "seconds": 200, "leaders": [leader, leader], "error": None}
+    line |= {"outcomes": {"x": "mixed", "y": "supported", "z": "mixed"}, "before_the_engine": False}
+    want = ["r", "ok\n3 min", f"auc 0.7124: {said}\nand 1 more", "2 mixed\n1 supported"]
+    assert listing._readable(line) == want
 
 
 @given(st.lists(st.integers(0, 40), max_size=8) | st.integers() | st.text("ab1.[]", max_size=6))
