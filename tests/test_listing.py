@@ -221,7 +221,7 @@ def test_a_run_is_listed_under_a_name_that_diff_takes(tmp_path):
         records.write(tmp_path / f"data/runs/{name}/record.json", one)
     said = paperlab(tmp_path, "results", COLUMNS="80").stdout
     assert "auc 0.72: a, b" in said and " or " not in said
-    shown = re.findall(r"^ (\S+) ", said.partition("─\n")[2], re.MULTILINE)
+    shown = re.findall(r"^ (\d\S+) ", said, re.MULTILINE)
     assert shown == [
         "20261128-091502-123",
         "101_small-quick",
