@@ -19,10 +19,15 @@ def only_record(folder: Path) -> dict:
 
 
 def test_a_notebook_that_stores_nothing_runs_all_the_same(tmp_path):
-    project(tmp_path, "print(n)")
+    """Comments with "=" and lists over several lines bring no warning of papermill's."""
+    cell = "n: int = 3  # rows, a = b = 3 (rows, 1..9)\nsizes: list[int] = [\n    1,\n    2,\n]  # (1..9)"
+    project(tmp_path, "print(n, sizes)", cell=cell)
     done = paperlab(tmp_path, "run", "small", "--set", "n=7")
     assert done.returncode == 0, done.stderr
     assert "101_small.ipynb" in done.stdout
+    assert not [line for line in done.stderr.splitlines() if "%|" not in line and line.strip()]
+    executed = next((tmp_path / "data/runs").glob("*/101_small.ipynb")).read_text()
+    assert "7 [1, 2]" in executed and "a = b = 3" in executed
     record = only_record(tmp_path)
     assert (record["status"], record["metrics"], record["verdicts"]) == ("ok", {}, [])
     assert record["parameters"]["n"] == 7

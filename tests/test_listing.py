@@ -1,7 +1,6 @@
 """Lists for the terminal: whole names, text without markup, outcomes in words, and what cannot be read."""
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from helpers.manifests import write_manifest
 from helpers.project import COMMAND, paperlab, project
 from hypothesis import given
 from hypothesis import strategies as st
-from paperlab import __version__, cli, commands, manifest, records
+from paperlab import __version__, cli, commands, ledger, listing, manifest, records
 from paperlab.parameters import Parameter, as_text, inspect
 from rich.console import Console
 
@@ -25,7 +24,8 @@ def leaves(command: typer.main.TyperGroup, words: tuple[str, ...] = ()) -> list[
     """Every command that does something, with the words that lead to it."""
     if not hasattr(command, "commands"):
         return [words]
-    return [leaf for name, c in command.commands.items() for leaf in leaves(c, (*words, name))]
+    seen = {name: c for name, c in command.commands.items() if not c.hidden}
+    return [leaf for name, c in seen.items() for leaf in leaves(c, (*words, name))]
 
 
 def called(capsys, monkeypatch, *words: str) -> tuple[int, str, list[str]]:
@@ -125,19 +125,16 @@ def test_one_bad_manifest_does_not_hide_the_others(tmp_path):
 
 
 def test_show_has_parameters_profiles_and_what_records_say(capsys, monkeypatch):
-    code, said, lines = called(capsys, monkeypatch, "show", "loss_lab")
+    kept = ledger.committed(ROOT, ["full"])
+    record = next(r for r in kept if len(ledger.claims(ROOT, [r])) > 1)
+    code, said, lines = called(capsys, monkeypatch, "show", record["notebook"])
     assert (code, lines) == (0, [])
-    known = inspect(ROOT / "notebooks/602_loss_lab.ipynb")
+    known = inspect(ROOT / f"notebooks/{record['notebook']}.ipynb")
     kinds = r"(?:list\[\w+\]|int|float|str|bool)"
     assert re.findall(rf"^ (\w+) +{kinds} ", said, re.MULTILINE) == list(known)
-    assert known["epsilon"].span in said and known["steps"].span == "50..100,000"
-    record = json.loads((ROOT / "data/reference/602_loss_lab_full.json").read_text())
-    from paperlab import ledger
-
-    table = ledger.claims(ROOT, [record])
-    assert table.height == 5
-    for outcome in set(table["outcome"]):
-        assert said.count(f" {outcome} ") >= table["outcome"].to_list().count(outcome)
+    assert all(p.span in said for p in known.values())
+    outcomes = ledger.claims(ROOT, [record])["outcome"].to_list()
+    assert all(said.count(f" {outcome} ") >= outcomes.count(outcome) for outcome in outcomes)
 
 
 def test_show_says_what_there_is_not(tmp_path):
@@ -193,6 +190,55 @@ def test_any_cell_is_text_and_nothing_of_it_is_lost(lines):
     body = "".join(said.split())
     for sign in "[]/\\":
         assert body.count(sign) == sum(text.count(sign) for line in lines for text in line) + "[name]".count(sign)  # fmt: skip
+
+
+def test_a_run_is_listed_under_a_name_that_diff_takes(tmp_path):
+    project(tmp_path)
+    rows = [
+        {"model": m, "seed": s, "auc": v + (s if m == "c" else 4 - s) / 100}
+        for m, v in (("a, b", 0.7), ("c", 0.2))
+        for s in range(5)
+    ]
+    roles = {"group": "model", "where": [], "pair": "seed", "metric": "auc", "better": "higher"}
+    one = {
+        "notebook": "101_small",
+        "profile": "quick",
+        "status": "ok",
+        "parameters": {},
+        "seconds": 3.2,
+    }
+    one |= {
+        "metrics": {"t": rows},
+        "tables": {"t": roles | {"metrics": {"auc": "higher"}}},
+        "verdicts": [],
+    }
+    for second in (1, 2):
+        one["started"] = f"2026-11-28T09:15:0{second}+00:00"
+        name = f"20261128-09150{second}-123-101_small-quick-0123456789ab"
+        records.write(tmp_path / f"data/runs/{name}/record.json", one)
+    said = paperlab(tmp_path, "results", COLUMNS="80").stdout
+    assert "auc 0.72: a, b" in said and " or " not in said
+    shown = re.findall(r"^ (\d\S+) ", said, re.MULTILINE)
+    assert shown == [
+        "20261128-091502-123",
+        "101_small-quick",
+        "20261128-091501-123",
+        "101_small-quick",
+    ]
+    done = paperlab(tmp_path, "diff", shown[0], shown[2])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [(["a, b"], "a, b"), (["a", "b"], "a or b"), (["a", "b", "c"], "a or 2 others")],
+)
+def test_the_best_methods_are_named_shortly(methods, said):
+    leader = {"metric": "auc", "mean": 0.71239, "methods": methods}
+    line = {"run": "r", "status": "ok", "seconds": 200, "leaders": [leader, leader], "error": None}
+    line |= {"outcomes": {"x": "mixed", "y": "supported", "z": "mixed"}, "before_the_engine": False}
+    want = ["r", "ok\n3 min", f"auc 0.7124: {said}\nand 1 more", "2 mixed\n1 supported"]
+    assert listing._readable(line) == want
 
 
 @given(st.lists(st.integers(0, 40), max_size=8) | st.integers() | st.text("ab1.[]", max_size=6))

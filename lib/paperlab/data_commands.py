@@ -135,7 +135,10 @@ def add(
 
 @app.command()
 def remove(name: str) -> None:
-    """Delete a set of your own from data/local; the files that it was made from stay."""
+    """Delete a set of your own from data/local; the files that it was made from stay.
+
+    Example: paperlab data remove clicks
+    """
     from .data.own import shelf
 
     print(f"removed {_shown(shelf.remove(name))}")
