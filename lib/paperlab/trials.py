@@ -1,4 +1,4 @@
-"""Trials on equal terms: builders x rates x seeds to rows of results, for any model and metric."""
+"""Fair comparisons: models x learning rates x seeds to rows of results, for any metric."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def compare(
         metric is taken. One that ends in a loss or a score that is not finite loses to all others.
     widen: how many more rates may be tried while the best lies at an end of several: each continues
         the grid by the ratio of the two rates at that end.
-    budget: dense parameters that every model has within 5 %, by its width; None: no width is sought.
-    metric: (name, "higher" or "lower"), read from the validation part, else from the last check;
-        None takes the model's ``select``.
+    budget: dense parameters of every model, within 5 %, reached by its width; None: no search.
+    metric: (name, "higher" or "lower"), of the validation part, else of the last check; None takes
+        the model's ``select``.
     options: passed to `paperlab.loop.fit`.
 
     A row holds log, model, seed, the metrics (of the test part, else of the validation part, else of
