@@ -122,6 +122,8 @@ def test_what_cannot_be_scored_is_refused_or_nan(score):
         score(RANKED[:, None], clicks[:, None])
     with pytest.raises(ValueError, match="scores hold NaN"):
         score(RANKED.log() * torch.tensor([1, 1, 1, torch.nan]), clicks)
+    with pytest.raises(ValueError, match="users hold NaN"):
+        metrics.gauc(RANKED, clicks, torch.tensor([1.0, 1, torch.nan, 2]))
     assert math.isnan(score(RANKED[:0], clicks[:0]))
     assert math.isfinite(score(RANKED, clicks.bool())) and math.isfinite(
         score(RANKED, clicks.int())

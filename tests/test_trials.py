@@ -144,6 +144,8 @@ def test_a_rate_that_diverges_or_gives_nan_loses():
 
     found, _ = compare(builders={"s": lambda data, width: Silent()}, rates=(0.1, 1e-3, 1e-4))
     assert {row["lr"] for row, _ in found} == {1e-3}
+    with pytest.raises(FloatingPointError, match="s: the metric is NaN or infinite at every rate"):
+        compare(builders={"s": lambda data, width: Silent()}, rates=(0.1, 0.2))
 
 
 def test_without_a_test_part_rows_hold_what_there_is():

@@ -1,4 +1,4 @@
-"""Which run a checkpoint is of, and whether training may go on from it."""
+"""Whether a checkpoint belongs to a run, so that training may resume from it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SAMPLED = 1000  # rows of a part
 
 
 def resumable(path: Path, run: dict, epochs: int) -> str | None:
-    """The path, where a checkpoint of this run is there; None where there is none.
+    """The path if it holds a checkpoint of this run; None if there is no file.
 
-    run: what the two runs must share, as `paperlab.loop.fit` stored it. epochs: how many are to be
-    trained in all.
-    Raises ValueError, in one line, for a file that is no checkpoint of tensors and plain values, one
-    of another run, and one that has more epochs.
+    run: the settings that both runs must share, as `paperlab.loop.fit` stores them.
+    epochs: to be trained in all.
+    Raises ValueError, in one line, for a file that is not a checkpoint of tensors and plain values,
+    for one of another run, and for one with more epochs.
     """
     if not path.is_file():
         return None
@@ -32,14 +32,14 @@ def resumable(path: Path, run: dict, epochs: int) -> str | None:
     except Exception:  # of pickle, zip files, torch: there is no common one
         whole = False
     if not whole:
-        raise ValueError(f"{path} is no checkpoint to go on from: {advice}")
+        raise ValueError(f"{path} is not a checkpoint to resume from: {advice}")
     for name, value in run.items():
         if then.get(name) != value:
             hashed = name in ("model", "data")
-            what = f"its {name} is another" if hashed else f"{name} {then.get(name)}, not {value}"
-            raise ValueError(f"{path} is of another run ({what}): {advice}")
+            what = f"its {name} differs" if hashed else f"{name} {then.get(name)}, not {value}"
+            raise ValueError(f"{path} belongs to another run ({what}): {advice}")
     if done > epochs:
-        raise ValueError(f"{path} has {done} epochs, more than the {epochs} asked for: {advice}")
+        raise ValueError(f"{path} has {done} epochs, more than epochs={epochs}: {advice}")
     return str(path)
 
 

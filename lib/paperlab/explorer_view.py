@@ -7,13 +7,12 @@ import traitlets
 
 
 class ExplorerView(anywidget.AnyWidget):
-    """Hands a new figure to the Plotly that drew the output after this widget's own.
+    """Passes a new figure to the Plotly instance that drew the output after this widget's own.
 
-    An update of that output would not do in JupyterLab: its renderer draws once and passes over
-    updates, and a new one draws three times, one of them for a PNG of its own. When a page with a
-    living kernel is loaded anew, JupyterLab shows that PNG, and draws when the mouse enters it: so
-    it is told that it did. Where the page has no such Plotly (VS Code, Colab) a message comes back,
-    to be answered by an update of the output.
+    Updating that output does not work in JupyterLab: its renderer ignores updates, and a new renderer
+    draws three times, once for a PNG. After a reload of a page with a running kernel, JupyterLab shows
+    that PNG until the mouse enters it: so this sends the event. Where the page has no such Plotly
+    (VS Code, Colab), it sends a message back, and the output is updated instead.
 
     figure: data and layout, as `paperlab.plots.bundle` has them; empty until a slider moves.
     seen: whether a page has loaded this; not where its server has no anywidget.

@@ -1,4 +1,4 @@
-"""A model's batches as Lightning's trainer reads them: an epoch's length, and where to resume."""
+"""A model's batches in epochs of a given length, resumable, for Lightning's trainer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import checks
 
 
 class Feed:
-    """Batches cut or repeated to an epoch's length, and the place of the next one.
+    """Batches, cut or repeated to an epoch's length; it remembers the position of the next one.
 
     batches: see `paperlab.loop.Trainable.batches`. total: batches of an epoch, which may be more or
     fewer than a pass has; None: a pass, or ``limit`` of it: a share in (0, 1] where float, else a

@@ -1,4 +1,4 @@
-"""What training asks of the machine: precision, where a log lies, and how memory is kept."""
+"""Settings that depend on the machine: precision, where a log lies, how memory is reused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def best_precision(accelerator: str = "auto") -> str:
 
 
 def resident(part: object, runner: L.Trainer) -> object:
-    """On one GPU, the whole part where it fits in half of the free memory: no batch is copied."""
+    """The part itself, moved to the GPU if there is one and the part fits in half its free memory."""
     device = runner.strategy.root_device
     if device.type != "cuda" or runner.world_size > 1 or not hasattr(part, "nbytes"):
         return part
@@ -33,8 +33,8 @@ def resident(part: object, runner: L.Trainer) -> object:
 def keep_freed_memory() -> None:
     """Let glibc keep the buffers of one step for the next.
 
-    By default it hands blocks above a few MB back to the system at every free, and a step spends a
-    third of its time on having them mapped and zeroed again. Elsewhere than on glibc: nothing.
+    By default glibc returns blocks above a few MB to the system, and mapping and zeroing them again
+    takes a third of a step's time. Does nothing on other systems.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

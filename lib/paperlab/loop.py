@@ -1,4 +1,4 @@
-"""The one way to train, on Lightning's trainer. The loop knows no task: a model brings `Trainable`."""
+"""The training loop of all models, on Lightning's trainer; it is independent of the task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OWN = ("max_epochs", "max_steps", "min_epochs", "min_steps", "overfit_batches", 
 
 
 class Trainable(Protocol):
-    """What a LightningModule brings, beside ``configure_optimizers`` and ``training_step``.
+    """What `fit` needs of a LightningModule beside ``configure_optimizers`` and ``training_step``.
 
     The step returns the mean loss of a batch, or ``{"loss": ..., "metrics": {name: scalar}}``.
 
@@ -43,7 +43,7 @@ class Trainable(Protocol):
     select: tuple[str, str] | None
 
     def check(self, data: object) -> None:
-        """Raise ValueError, in one line, where ``data`` cannot train or judge this model."""
+        """Raise ValueError, in one line, for data that cannot train or evaluate this model."""
 
     def batches(self, part: object, batch_size: int, seed: int | Sequence[int]) -> Iterable:
         """Batches of a part, drawn by the seed alone; `paperlab.data.Batches` is one such.
@@ -72,11 +72,11 @@ class Parts(NamedTuple):
 
 @dataclass
 class Fit:
-    """What a training run gives.
+    """The results of a training run.
 
     test, valid: `Trainable.evaluate` of the best weights; empty where there is no such part.
     history: one row a check: step, epoch, seconds, train_loss, lr (up to it), train_NAME (means of
-        the step's metrics since the last check), validation metrics, what ``watch`` gives.
+        the step's metrics since the last check), validation metrics, and the values of ``watch``.
     seconds: training time, checks left out. samples_per_second: `Trainable.count` per such second.
     steps: optimiser steps. parameters: `Trainable.count_parameters`. interrupted: by Ctrl-C.
     """
@@ -109,27 +109,27 @@ def fit(
     accelerator: str = "auto",
     **trainer,
 ) -> Fit:
-    """Train on ``data.train``, keep the weights that do best on ``data.valid``, score ``data.test``.
+    """Train on ``data.train``, keep the weights that are best on ``data.valid``, score ``data.test``.
 
-    data: where it has no ``train``, all of it is trained on, and the last weights stay.
-    epochs: passes over the training part, 1 if neither is given. steps: optimiser steps instead; all
-        of them count as one epoch.
+    data: without an attribute ``train``, all of it is trained on, and the last weights are kept.
+    epochs: passes over the training part; 1 without ``steps``. steps: optimiser steps, instead of
+        epochs; all of them count as one epoch.
     batch_size: rows of a batch over all processes, >= 1. checks_per_epoch >= 1.
-    patience: checks without a better validation metric before stopping; None trains to the end. A
-        metric that is NaN is no better, and counts for nothing.
+    patience: checks without a better validation metric before stopping; None trains to the end.
+        A check whose metric is NaN does not count.
     decay: in (0, 1], the learning rate's factor at each check that is not the best so far (BARS: 0.1
         with patience 2).
     seed: of the batches; a sequence goes to `Trainable.batches` as it is.
-    checkpoint: a file, written every ``checkpoint_every`` steps and at every check. When it is
-        there already, training goes on from it; a run that was done is not trained again.
+    checkpoint: a file, written every ``checkpoint_every`` steps and at every check. If it exists,
+        training resumes from it; a finished run is not trained again.
     watch: model -> numbers for the row of each check; the model is in eval mode.
     precision: Lightning's; None takes bf16-mixed where the hardware multiplies faster in bf16.
     trainer: anything else that ``lightning.Trainer`` takes. ``accumulate_grad_batches`` weighs
         batches by `Trainable.count`, so that k small batches make the step of a large one.
 
-    The test part is scored once, at the end. The model returns to the device that it came from.
+    The test part is scored once, at the end. The model returns to its own device.
     Raises ValueError for values out of range, data that the model refuses, and a checkpoint that is
-    broken, holds code or is of another run; FloatingPointError when the loss is not finite.
+    broken, contains code or belongs to another run; FloatingPointError for a loss that is not finite.
     """
     if epochs is not None and steps is not None:
         raise ValueError("epochs or steps must be given, not both")
@@ -207,7 +207,7 @@ def fit(
 
 @contextmanager
 def _evaluating(model: L.LightningModule) -> Iterator[None]:
-    """Eval mode without gradients; modes and random numbers are as before when it ends."""
+    """Eval mode without gradients; restores modes and random numbers at the end."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -219,7 +219,7 @@ def _evaluating(model: L.LightningModule) -> Iterator[None]:
 
 
 class _Checks(Callback):
-    """Validates, keeps the best weights, stops early, saves, and times what is left."""
+    """Validates, keeps the best weights, stops early, saves checkpoints, and times training."""
 
     KEPT = ("history", "best", "best_metric", "since", "seconds", "items", "step", "sums", "weight")
 

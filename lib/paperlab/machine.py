@@ -1,4 +1,4 @@
-"""What a run ran on: processor, memory, commit, versions."""
+"""The environment of a run: processor, memory, commit, versions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def describe() -> str:
 
 
 def use_threads(count: int) -> int:
-    """Let torch use ``count`` threads, or as many as OpenMP's own limit allows; returns how many.
+    """Set torch's threads to ``count``, or to OpenMP's limit if that is lower; returns the number.
 
-    oneDNN divides a bf16 product among torch's threads. Where OMP_THREAD_LIMIT grants fewer, nobody
-    computes the rest: the product holds whatever the memory held before.
+    oneDNN divides a bf16 product among torch's threads. If OMP_THREAD_LIMIT allows fewer, the rest
+    of the product is never computed: it holds arbitrary memory.
     """
     import torch
 

@@ -1,8 +1,7 @@
-"""Finite decision processes: counted from logs, solved exactly, drawn from quickly.
+"""Finite Markov decision processes: counted from logs, solved exactly, sampled quickly.
 
-The discount, and whatever ends an episode, are inside the transition matrices: a row of ``P`` sums
-to at most the discount. Gamma never appears beside them, so that one solver serves discounts per
-step, per unit of time, and sessions that simply end.
+Transition matrices include the discount and the end of episodes: a row of ``P`` sums to at most the
+discount. So one solver serves discounts per step, discounts per unit of time, and sessions that end.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Choices:
     """Draws from the rows of a probability table, one uniform number a draw (Walker's aliases).
 
     Each of C columns, C a power of two, is split between two outcomes; a draw picks a column and
-    a side. Constant time a draw, whatever the number of outcomes.
+    a side. A draw takes constant time for any number of outcomes.
     """
 
     def __init__(self, table: Float[np.ndarray, "rows n"]):

@@ -79,8 +79,8 @@ def _scorable(scores: Tensor, labels: Tensor, *users: Tensor) -> None:
         raise ValueError(
             f"{names} must be vectors of one length, got {', '.join(map(str, shapes))}"
         )
-    if scores.isnan().any():
-        raise ValueError("scores hold NaN")
+    if scores.isnan().any() or any(u.isnan().any() for u in users):
+        raise ValueError("scores hold NaN" if scores.isnan().any() else "users hold NaN")
     wrong = labels[(labels != 0) & (labels != 1)]
     if len(wrong):
         raise ValueError(f"labels must be 0 or 1, got {wrong[0].item():g}")

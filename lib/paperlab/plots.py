@@ -40,7 +40,7 @@ PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def colour(method: str) -> str:
-    """The colour of a method in every notebook: its manifest's, else one that its name decides."""
+    """The colour of a method in every notebook: its manifest's, else a hash of its name."""
     declared = manifest.colours(manifest.project_root()).get(method)
     return declared or f"hsl({sum(ord(c) * 37 for c in method) % 360}, 55%, 42%)"
 
@@ -146,8 +146,8 @@ def markdown(
 ) -> str:
     """A table in Markdown, with numbers to the right and – for a missing value.
 
-    rows: polars, pandas (its index is left out) or dictionaries. A cell is text, whatever signs it
-    has; one that shall be markup is an ``IPython.display.Markdown`` object.
+    rows: polars, pandas (its index is left out) or dictionaries. Markup in a cell is escaped, unless
+    the cell is an ``IPython.display.Markdown`` object.
     headings: column -> human words, beside those of `HEADINGS`.
     best: column -> "higher" or "lower"; the best value is bold, with those that look the same.
     digits: significant digits of floats; whole parts are never cut.

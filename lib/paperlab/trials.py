@@ -1,4 +1,4 @@
-"""Trials on equal terms: builders x rates x seeds to rows of results, for any model and metric."""
+"""Fair comparisons: models x learning rates x seeds to rows of results, for any metric."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def compare(
         metric is taken. One that ends in a loss or a score that is not finite loses to all others.
     widen: how many more rates may be tried while the best lies at an end of several: each continues
         the grid by the ratio of the two rates at that end.
-    budget: dense parameters that every model has within 5 %, by its width; None: no width is sought.
-    metric: (name, "higher" or "lower"), read from the validation part, else from the last check;
-        None takes the model's ``select``.
+    budget: dense parameters of every model, within 5 %, reached by its width; None: no search.
+    metric: (name, "higher" or "lower"), of the validation part, else of the last check; None takes
+        the model's ``select``.
     options: passed to `paperlab.loop.fit`.
 
     A row holds log, model, seed, the metrics (of the test part, else of the validation part, else of
@@ -44,7 +44,7 @@ def compare(
     ``edge``: the best rate is the lowest or highest of all that were tried, so that a better one may
     lie beyond.
     Raises ValueError for an empty list, a repeated seed or rate, one out of range, and a budget that
-    no width meets; FloatingPointError where no rate trains.
+    no width meets; FloatingPointError where no rate trains or has a finite metric.
     """
     checks.whole(0, widen=widen)
     for name, values in (("builders", builders), ("seeds", seeds), ("rates", rates)):
@@ -53,6 +53,7 @@ def compare(
     for name, values in (("seeds", seeds), ("rates", rates)):
         if repeated := sorted({v for v in values if [*values].count(v) > 1}):
             raise ValueError(f"{name} must differ, got {', '.join(map(str, repeated))} twice")
+    checks.whole(0, widen=widen)
     for seed in seeds:
         checks.whole(0, seeds=seed)
     for rate in rates:
@@ -83,7 +84,10 @@ def compare(
                 raise failed
             best = next(iter(tried))
             if len(grid) > 1:
-                best = max(tried, key=lambda rate: _quality(*tried[rate], metric))
+                quality = {rate: _quality(*tried[rate], metric) for rate in tried}
+                best = max(quality, key=quality.get)
+                if math.isinf(quality[best]):
+                    raise FloatingPointError(f"{name}: the metric is NaN or infinite at every rate")
             edge = len(grid) > 1 and best in (grid[0], grid[-1])
             more = edge and len(grid) < len(rates) + widen
             todo = [best * best / grid[1 if best == grid[0] else -2]] if more else []

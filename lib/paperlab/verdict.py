@@ -24,7 +24,7 @@ The signs of a claim give its outcome, by the first line that fits:
 
 Swapping a and b turns *all a are better* into its opposite, *some b are better*: that swap mirrors
 every outcome exactly. With one comparison, *all* and *some* are the same. *Mixed* goes before
-*contradicted*, although one counter-example refutes *all*: a reader must hear of both effects.
+*contradicted*, although one counter-example refutes *all*: both effects must be reported.
 
 Identical differences have no spread, so they prove nothing: the outcome is *unresolved*. The
 exception is a difference of exactly 0 in every pair while the values vary from pair to pair: both
@@ -32,7 +32,7 @@ sides compute the same, which is no difference. An *exact* comparison (a solved 
 identity) has no error by construction and takes no part in Holm's correction.
 
 A comparison is at the floor when neither side is shown to be better than a trivial rival (coin,
-constant, popularity) at 2.5 %, one-sided: its sign is ?, whatever the difference.
+constant, popularity) at 2.5 %, one-sided: its sign is ?, even for a large difference.
 """
 
 from __future__ import annotations

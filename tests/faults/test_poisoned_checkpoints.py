@@ -81,7 +81,7 @@ def test_training_does_not_go_on_from(good, damage):
     bad = damage(good)
     Path("a.ckpt").write_bytes(bad)
     with pytest.raises(
-        ValueError, match=r"^a\.ckpt is no checkpoint to go on from: delete"
+        ValueError, match=r"^a\.ckpt is not a checkpoint to resume from: delete"
     ) as raised:
         fit("a.ckpt")
     assert "\n" not in str(raised.value)

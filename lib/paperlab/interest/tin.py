@@ -8,8 +8,9 @@
     logit = MLP [u; v~_t; other fields]                    5. head
 
 Each summand of u is a product of four things: what the event was, when, what the target is, when.
-Full text unseen: the equations follow the released code and the authors' notes. Ours: buckets of the
-interval encoding, the initial values (N(0, std) for all tables), the MLP of the head.
+The full text was not available: the equations follow the released code and the authors' notes. Our
+choices: the buckets of the interval encoding, the initial values (N(0, std) for all tables), the MLP
+of the head.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class TIN(InterestModel):
         called without a training flag and never sees statistics: an affine map.) ``widths`` are
         80 and 40 there. ``mha``: alpha and r_i from multi-head
         projections, r_i = W_v e~_i * W_q v~_t.
-    encoding: see `positions` in encoding.py; ``size``: the highest index, None for the longest
+    encoding: see `positions` in nn/encodings.py; ``size``: the highest index, None for the longest
         history (of intervals: 32 buckets).
     tte, ta, tr: switch a part off, for the 2 x 2 x 2 ablation; ``variant="paper"`` only.
     heads: of ``mha``. widths, dropout, options: see `InterestModel`.

@@ -28,7 +28,7 @@ BYTES = 256
 
 
 class PairTruth(NamedTuple):
-    """What a generator knows of a pair.
+    """The ground truth of a generated pair.
 
     margin: true reward of the chosen minus that of the rejected (nats), the logit of the label.
     marks: for each token of the chosen and of the rejected response, whether it is of the kind that
@@ -176,7 +176,7 @@ class Preferences:
     def truncated(self, prompt: int, response: int) -> Preferences:
         """At most so many tokens each, >= 1: prompts keep their end, responses their start.
 
-        Pairs whose responses cannot be told apart any more are left out.
+        Pairs whose responses have become equal are left out.
         """
         checks.whole(prompt=prompt, response=response)
         cut = []

@@ -18,7 +18,7 @@ def masked_softmax(
     """Softmax over the events that are there; 0 at padding, and everywhere in an empty history.
 
     In an empty history all scores are equally low, and a softmax alone would be uniform: hence the
-    second mask. In float32 whatever comes in.
+    second mask. Always in float32.
     """
     return scores.float().masked_fill(~mask, -1e9).softmax(-1) * mask
 

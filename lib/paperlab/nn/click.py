@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-CHECKED = 100_000  # training rows whose labels are looked at before training
+CHECKED = 100_000  # training rows of a memory-mapped log whose labels are checked before training
 
 
 class ClickModel(L.LightningModule):
@@ -99,7 +99,8 @@ class ClickModel(L.LightningModule):
 
     def check(self, log: Log) -> None:
         """Refuse labels that are not 0 or 1, and a validation part that no AUC can judge."""
-        seen = {"train": log.train.labels[:CHECKED, 0], "valid": log.valid.labels[:, 0]}
+        rows = CHECKED if log.train.mapped else None
+        seen = {"train": log.train.labels[:rows, 0], "valid": log.valid.labels[:, 0]}
         for part, labels in seen.items():
             wrong = labels[(labels != 0) & (labels != 1)]
             if len(wrong):

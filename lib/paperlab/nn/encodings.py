@@ -1,8 +1,8 @@
 """When an event happened, as a vector: by rank or by time from the target (TIN's TTE-P, TTE-T), or
 by its place in the sequence, for comparison.
 
-TIN counts from the target: one index means one recency, however long the history is. The two ways
-that do not are ours to compare with.
+TIN counts from the target: an index means the same recency for histories of any length. ``absolute``
+and ``reversed`` do not; they are not in the paper and serve as comparisons.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def positions(
     """f(X_i) of every event and f(X_t) of the target; 0 at padding.
 
     kind: ``rank``: 1 for the most recent event, n for the oldest; target 0 (TTE-P).
-        ``interval``: floor(log2(1 + hours before the target)) + 1; target 0 (TTE-T; buckets ours).
+        ``interval``: floor(log2(1 + hours before the target)) + 1; target 0 (TTE-T; the buckets are our choice).
         ``absolute``: 1 for the oldest, n for the most recent, n + 1 for the target: the place in a
         sequence that ends with the target, as in a Transformer.
         ``reversed``: the same with target 0: TTE-P counted from the wrong end.

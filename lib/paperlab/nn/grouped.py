@@ -1,7 +1,7 @@
 """Layers with weights of their own for each group of units, all groups at once.
 
 Input and output have the group first, the layout of a batched product: transposing (B, G, d) costs
-nothing on the way in, and a copy on the way out only where a kernel asks for one.
+nothing on the way in, and a copy on the way out only where a kernel needs one.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import checks
 from .embedding import FeatureEmbedding
 
 # Steps after which a sleeping row has stopped moving: r^256 < 1e-11 at Adam's usual betas.
@@ -41,8 +42,9 @@ class RowAdam(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ):
-        if lr <= 0 or eps <= 0 or not 0 <= betas[0] < betas[1] ** 0.5 < 1:
-            raise ValueError(f"RowAdam: out of range: lr={lr}, betas={betas}, eps={eps}")
+        checks.positive(lr=lr, eps=eps)
+        if not 0 <= betas[0] < betas[1] ** 0.5 < 1:
+            raise ValueError(f"betas must satisfy 0 <= beta1 < sqrt(beta2) < 1, got {betas}")
         embeds = [m for m in module.modules() if isinstance(m, FeatureEmbedding) and m.sparse]
         tables = [e.table.weight for e in embeds]
         inside = {id(t) for t in tables}

@@ -1,7 +1,7 @@
-"""Towers of which a sample meets only those of its group, whatever the groups' sizes.
+"""One MLP tower a group of samples, for groups of any sizes.
 
-The samples of a batch are scattered into a slot each at the tower of their group, so that all
-towers of all heads are one batched product a layer.
+Each sample of a batch is scattered into a slot of its group's tower, so that all towers of all
+heads are one batched product a layer.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class GroupedMLP(nn.Module):
 
 
 class GroupTowers(GroupedMLP):
-    """ELU towers, one a head and a tower group; a sample meets only those of its group.
+    """ELU towers, one a head and a group; a sample passes through those of its group only.
 
     heads: independent copies that read the same input.
     """

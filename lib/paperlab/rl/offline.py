@@ -94,7 +94,7 @@ class Draws:
         self.log, self.batch_size, self.seeds, self.start = log, batch_size, seeds, 0
 
     def load_state_dict(self, state: dict) -> None:
-        """The next iteration goes on from batch ``state["start"]``."""
+        """Start the next iteration at batch ``state["start"]``."""
         self.start = state["start"]
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:

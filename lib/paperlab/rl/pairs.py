@@ -27,8 +27,8 @@ def features() -> Float[Tensor, "16 8"]:
 def next_states(log: Log, next_state: str) -> Int[np.ndarray, " n"]:
     """The state at the pair's next exposure, which no log has at training time, or a stand-in.
 
-    next_state: ``exact``, or what is there at once: ``next_request``, ``post_update``, ``stale``
-        (the state itself).
+    next_state: ``exact``, or a stand-in that is known at once: ``next_request``, ``post_update``,
+        ``stale`` (the state itself).
     Raises ValueError for another name.
     """
     checks.one_of(NEXT_STATES, next_state=next_state)

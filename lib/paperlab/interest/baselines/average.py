@@ -1,4 +1,4 @@
-"""Average pooling: what BARS's models without attention make of a history."""
+"""Average pooling of a history, as in BARS's models without attention."""
 
 from __future__ import annotations
 

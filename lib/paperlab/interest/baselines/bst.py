@@ -1,6 +1,7 @@
 """BST: Chen et al., "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba", DLP-KDD
 2019 (arXiv 1905.06874), as BARS runs it best on Amazon: one block, no LayerNorm, and the state of
-the target's step alone goes on. So only that step asks: the cost is linear in the history."""
+the target's step alone is used. So only that step needs queries, and the cost is linear in the
+length of the history."""
 
 from __future__ import annotations
 

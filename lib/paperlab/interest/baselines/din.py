@@ -46,7 +46,7 @@ class ActivationUnit(nn.Module):
         W [t; s; t - s; t * s] + b  =  ((W1 + W3) t + b)  +  (W2 - W3 + W4 diag(t)) s:
 
     one vector and one matrix a row, and one batched product over its events. The rest of the MLP
-    runs on events that are there, so that Dice's statistics do not see padding (ours).
+    runs on events that are there, so that Dice's statistics do not see padding (our choice).
     """
 
     def __init__(self, dim: int, widths: Sequence[int]):

@@ -1,6 +1,6 @@
 """SASRec as a ranker: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018
 (arXiv 1808.09781). The blocks are the paper's; the head that compares the last state with the target
-is the one of all models here (ours), where the paper takes their dot product."""
+is that of all models here, where the paper takes their dot product."""
 
 from __future__ import annotations
 

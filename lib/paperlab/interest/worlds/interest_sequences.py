@@ -36,7 +36,7 @@ GAP_MEDIAN, GAP_SPREAD = 6.0, 1.5  # hours; standard deviation of its logarithm
 
 @dataclass(frozen=True)
 class InterestTruth:
-    """What the generator knows.
+    """The ground truth of a generated log.
 
     weight: (C + 1, C + 1), w(behaviour's category, target's category); row and column 0 are padding.
     decay, rate: the law of g. bias: b. logits: true logits of the test rows. bayes_auc: their AUC on

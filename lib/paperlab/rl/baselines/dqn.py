@@ -25,7 +25,7 @@ class DQN(OfflineAgent):
     """Greedy in Q(s, .), an MLP of ``widths``. tau: Polyak step of the target, in (0, 1].
 
     gamma = 0 makes it the myopic ranker, a regression of the reward on state and action.
-    Targets bootstrap where the episode goes on, y = r + gamma (1 - done) Q'(s', argmax Q(s', .)).
+    Targets bootstrap where the episode continues: y = r + gamma (1 - done) Q'(s', argmax Q(s', .)).
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 A pair has a hidden affinity bucket k in 0..3, which stays, and a relation z: stranger, viewer,
 follower, gifter. At each exposure the ranker boosts the author by a in 0..2, at a cost. The viewer
 may click; after a click follow, gift or both. Then ``gap`` requests pass until the pair meets
-again, and at each of them it may forget one level. No log shows that state at training time: that
-is what the approximations of the next state are about (RLIV-UA, `paperlab.rl.rliv_ua`).
+again, and at each of them it may forget one level. At training time no log contains the state at
+the next meeting: RLIV-UA (`paperlab.rl.rliv_ua`) approximates it.
 
 A state is numbered s = 4 k + z. The numbers are a teaching preset, denser than any real platform.
 """
