@@ -31,7 +31,7 @@ def text(name: str) -> str:
             kept["real_epochs"],
         )
     )
-    models = "".join(f'    "{model}={rate}",\n' for model, rate in rates.items())
+    models = "".join(f'    "{model}@{rate}",\n' for model, rate in rates.items())
     return (
         f"# Learning rates on {name}, chosen by validation AUC: 110_ctr_leaderboard_full.json,\n"
         f"# {RECORD['started'][:10]}; at most {passes} pass{'es' * (passes > 1)}; {ends} of {len(rates)} "
@@ -47,7 +47,7 @@ def test_a_settings_file_is_what_the_record_says_and_what_run_takes(name):
     assert path.read_text() == text(name), f"write it anew: python {Path(__file__).name}"
     chosen = runs.settle(BOOK, str(path))
     assert chosen["real"] == [name]
-    assert [m.split("=")[0] for m in chosen["models"]] == list(
+    assert [m.split("@")[0] for m in chosen["models"]] == list(
         dict.fromkeys(r["model"] for r in RECORD["metrics"][name])
     )
     assert chosen["models"] == tomllib.loads(path.read_text())["models"]
