@@ -10,6 +10,7 @@ affinities. Both are solved exactly.
 from __future__ import annotations
 
 import itertools
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,11 @@ class EstimatedFunnel:
 
     def share(self, policy) -> float:
         """Exact value of a policy for a new pair, as a share of `optimal`'s."""
-        return self.new_pair(policy) / self.new_pair(self.optimal())
+        return self.new_pair(policy) / self._optimum
+
+    @cached_property
+    def _optimum(self) -> float:
+        return self.new_pair(self.optimal())
 
     def log_dataset(
         self, policy, n: int, seed: int, *, steps: int = 50, start=STRANGER
