@@ -3,8 +3,8 @@
 A pair has a hidden affinity bucket k in 0..3, which stays, and a relation z: stranger, viewer,
 follower, gifter. At each exposure the ranker boosts the author by a in 0..2, at a cost. The viewer
 may click; after a click follow, gift or both. Then ``gap`` requests pass until the pair meets
-again, and at each of them it may forget one level. No log shows that state at training time: that
-is what the approximations of the next state are about (RLIV-UA, `paperlab.rl.rliv_ua`).
+again, and at each of them it may forget one level. The state at that next meeting is not in the log
+at training time; RLIV-UA approximates it (`paperlab.rl.rliv_ua`).
 
 A state is numbered s = 4 k + z. The numbers are a teaching preset, denser than any real platform.
 """
@@ -153,8 +153,8 @@ class FunnelModel:
         The discount per exposure is included.
 
         next_state: ``exact``; ``next_request``: one request later, always; ``post_update``: at
-            once; or ``stale``: the same, and `transitions` leaves the outcome out too. These three
-            know nothing of the gap but its mean discount.
+            once; or ``stale``: the same, and `transitions` leaves the outcome out too. Of the gap,
+            these three have the mean discount only.
         Raises ValueError for another name.
         """
         checks.one_of(NEXT_STATES, next_state=next_state)
