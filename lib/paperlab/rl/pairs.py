@@ -1,4 +1,4 @@
-"""From a log of user-author pairs to what learners read, and two learners that need no network."""
+"""Logs of user-author pairs as columns for agents, realised returns, and a counted model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def realised_returns(
 ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Rows whose next ``days`` the log covers, and the discounted reward collected in them.
 
-    This is what a supervised model of pair value regresses on, and why it has to wait. discount:
+    A supervised model of pair value regresses on this, so it has to wait ``days``. discount:
     per exposure, [0, 1). days: above 0. A pair's log ends at its last row; rows closer to that than
     ``days`` are left out.
     """
@@ -80,10 +80,10 @@ def realised_returns(
 def certainty_equivalent(
     log: Log, next_state: str = "exact", *, discount: float = 0.95, n_actions: int = 3
 ) -> tuple[Int[np.ndarray, "4 4"], Float[np.ndarray, "A 4 4"]]:
-    """Count transitions, average rewards, solve: what the data alone can tell a table.
+    """Count transitions, average rewards, and solve the counted model exactly.
 
-    Returns the best actions [k][z] and Q [a][k][z] of the counted model. An action that a state
-    never saw is worth nothing at once and ends the pair.
+    Returns its best actions [k][z] and its Q [a][k][z]. An action that was never logged in a state
+    has reward 0 there and ends the pair.
     """
     state, action, reward = (log[name] for name in ("state", "action", "reward"))
     after, going = next_states(log, next_state), np.zeros(len(state), bool)

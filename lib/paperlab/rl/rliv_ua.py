@@ -1,5 +1,5 @@
 """RLIV-UA: Li et al., "Reinforce Lifelong Interaction Value of User-Author Pairs for Large-Scale
-Recommendation Systems", 2025 (arXiv 2507.16253). OUR READING OF THE ABSTRACT.
+Recommendation Systems", 2025 (arXiv 2507.16253). A reconstruction from the abstract.
 
 The abstract names the parts: a decision process over the sparse, cross-request interactions of a
 user-author pair; an approximation of the adjacent state (ASA); multi-task critics that learn
@@ -12,9 +12,9 @@ a reconstruction, after the same group's SL-MGAC and common multi-task practice:
     a* = argmax_a LIV'(s~, a)                                      one action for all tasks
     gamma F_k  <-  gamma (1 - done) min_j Q'_kj(s~, a*)            s~: the next state, or one near it
 
-The TD error is therefore that of y_k = r_k + ... with its reward noise, r_k - E r_k, left out: the
-supervised heads have it. Gifts are heavy-tailed, so that m_g is fitted by the gamma deviance, whose
-minimiser is the mean.
+The TD error is therefore that of y_k = r_k + ... without the reward noise r_k - E r_k, which only
+the supervised heads see. Gifts are heavy-tailed, so m_g is fitted by the gamma deviance, whose
+minimiser is the mean. No pair ends in the worlds of this library, so there is no survival head.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def liv(
 def bootstrap(
     next_q: Float[Tensor, "twins 3 B A"], weights: Float[Tensor, 3], costs: Float[Tensor, " A"]
 ) -> Float[Tensor, "3 B"]:
-    """What each task bootstraps on: min_j Q'_kj(s~, a*), with ONE a* = argmax LIV' for all tasks.
+    """Bootstrap value of each task: min_j Q'_kj(s~, a*), with ONE a* = argmax LIV' for all tasks.
 
-    A maximum for each task would mix policies and promise what no single action gives.
+    Per-task maxima would mix policies and overestimate: no single action attains them all.
     """
     best = liv(next_q, weights, costs).argmax(-1)
     return q_of_action(next_q.amin(0), best).detach()
@@ -67,7 +67,8 @@ def amount_loss(
 ) -> Float[Tensor, "*out"]:
     """Gamma deviance / 2 up to a constant, y / m + log m: least where m is the mean of y > 0.
 
-    Relative errors count, and yet the mean comes out (a squared error of log y gives the median).
+    It weighs relative errors, and its minimiser is the mean (that of a squared error of log y is
+    the geometric mean).
     """
     loss = amount / mean + mean.log()
     return loss if reduction == "none" else getattr(loss, reduction)()
@@ -87,8 +88,8 @@ class Estimates(NamedTuple):
 class TaskTowers(nn.Module):
     """A representation for each of click, follow, gift: (B, d_obs) to (3, B, d).
 
-    transfer: how a denser task helps the next one. ``add``: h~_k = h_k + G_k h~_{k-1}; ``shared``:
-        the tasks share the bottom network only; ``separate``: they share nothing.
+    transfer: what a sparser task gets from the denser one before it. ``add``: h~_k = h_k +
+        G_k h~_{k-1}; ``shared``: the bottom network only; ``separate``: nothing.
     """
 
     def __init__(self, d_obs: int, bottom: Sequence[int], transfer: str):
@@ -207,7 +208,7 @@ class RLIVUA(OfflineAgent):
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Float[Tensor, "3 B"]:
-        """What the future part of Q should be: gamma (1 - done) min_j Q'_kj(s~, a*)."""
+        """Targets of the future part of Q: gamma (1 - done) min_j Q'_kj(s~, a*)."""
         after, row = rows_of(batch["next_obs"])
         value = bootstrap(self.slow(after).q, self.weights, self.costs)
         return self.gamma * (1 - batch["done"]) * value[:, row]
@@ -223,7 +224,7 @@ class RLIVUA(OfflineAgent):
         return 6 * error.square().mean() / 2
 
     def _supervised(self, est: Estimates, batch, logged: Callable, may_follow) -> dict:
-        """Each rate on ALL exposures it can be seen on, through the funnel's products."""
+        """Each rate on all exposures, not only on clicks, through the funnel's products."""
         click = logged(est.click)
         terms = {"click": F.binary_cross_entropy_with_logits(click, batch["click"].to(click))}
         gave = (batch["gift"] > 0).to(click)
@@ -244,7 +245,7 @@ class RLIVUA(OfflineAgent):
             self.spread[k] = self.spread[k].lerp(now.detach().clamp_min(1e-6), 0.02)
 
     def policy(self, batch: Batch) -> Float[Tensor, "B A"]:
-        """The actor's probabilities; serving needs nothing else."""
+        """The actor's probabilities: all that serving needs."""
         return self.actor(batch["obs"]).softmax(-1)
 
     def q(self, batch: Batch) -> Float[Tensor, "B A"]:

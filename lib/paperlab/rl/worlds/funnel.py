@@ -3,14 +3,15 @@
 A pair has a hidden affinity bucket k in 0..3, which stays, and a relation z: stranger, viewer,
 follower, gifter. At each exposure the ranker boosts the author by a in 0..2, at a cost. The viewer
 may click; after a click follow, gift or both. Then ``gap`` requests pass until the pair meets
-again, and at each of them it may forget one level. At training time no log contains the state at
-the next meeting: RLIV-UA (`paperlab.rl.rliv_ua`) approximates it.
+again, and at each of them it may forget one level. The state at that next meeting is not in the log
+at training time; RLIV-UA approximates it (`paperlab.rl.rliv_ua`).
 
 A state is numbered s = 4 k + z. The numbers are a teaching preset, denser than any real platform.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ DAYS_PER_REQUEST = 0.2
 LONGEST = 65_535  # requests of a gap, cut there
 REAL = "(-inf, inf)"
 STRANGER = (1.0, 0.0, 0.0, 0.0)  # probabilities of a new pair's relation
+ALIKE = (0.25, 0.25, 0.25, 0.25)  # ... and of its affinity
 # Outcomes of an exposure: nothing, a level lost, click, and click with follow, gift, or both.
 CLICK, FOLLOW, GIFT = np.array([[0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 0, 1], [0, 0, 0, 0, 1, 1]], bool)
 _COLUMNS = dict.fromkeys(("state", "action", "post_update", "next_request", "exact"), np.uint8)
@@ -49,7 +51,7 @@ class Values(NamedTuple):
 
     @property
     def new_pair(self) -> float:
-        """Value of a stranger whose affinity is not known: the mean over k at z = 0."""
+        """Mean value of a stranger over the four affinities."""
         return float(self.total[:, 0].mean())
 
 
@@ -151,8 +153,8 @@ class FunnelModel:
         The discount per exposure is included.
 
         next_state: ``exact``; ``next_request``: one request later, always; ``post_update``: at
-            once; or ``stale``: the same, and `transitions` leaves the outcome out too. These three
-            know nothing of the gap but its mean discount.
+            once; or ``stale``: the same, and `transitions` leaves the outcome out too. Of the gap,
+            these three have the mean discount only.
         Raises ValueError for another name.
         """
         checks.one_of(NEXT_STATES, next_state=next_state)
@@ -220,11 +222,7 @@ class FunnelModel:
         self._reward = (reward - self.boost_costs[action]).astype(np.float32)
 
     def expose(self, draw: np.random.Generator, state: Batch, action: Batch) -> Exposures:
-        """Outcome, gap and next states of a batch of exposures. state: 4 k + z, 0..15.
-
-        Raises ValueError for actions outside 0..n_actions-1.
-        """
-        action = mdp.valid_actions(action, (len(state),), self.n_actions)
+        """Outcome, gap and next states of a batch of exposures. state: 4 k + z, 0..15."""
         row = state * np.intp(self.n_actions) + action
         return self._unfold(draw, self._by_cell.draw(draw, row))
 
@@ -260,12 +258,18 @@ class FunnelModel:
                 near -= (when == 1) & ((near & 3) > 0)
         return near, far
 
-    def begin(self, draw: np.random.Generator, n: int, start=STRANGER) -> Int[np.ndarray, " n"]:
-        """First states of n pairs. start: probabilities of z; all k are equally likely."""
-        start = numbers("start", start, "[0, 1]", Z)
-        if abs(start.sum() - 1) > 1e-6:
-            raise ValueError(f"start must hold {Z} probabilities that sum to 1, got {start}")
-        k = draw.integers(0, K, n, dtype=np.uint8)
+    def begin(
+        self, draw: np.random.Generator, n: int, start=STRANGER, affinities=ALIKE
+    ) -> Int[np.ndarray, " n"]:
+        """First states of n pairs. start, affinities: probabilities of z and of k."""
+        chances = {"start": start, "affinities": affinities}
+        for name, given in chances.items():
+            chances[name] = numbers(name, given, "[0, 1]", Z)
+            if abs(chances[name].sum() - 1) > 1e-6:
+                raise ValueError(f"{name} must hold {Z} probabilities that sum to 1, got {given}")
+        start, odds = chances.values()
+        even = np.ptp(odds) == 0
+        k = draw.integers(0, K, n, dtype=np.uint8) if even else draw.choice(K, n, p=odds)
         z = draw.choice(Z, n, p=start) if start.max() < 1 else np.full(n, start.argmax())
         return (Z * k + z).astype(np.uint8)
 
@@ -281,12 +285,20 @@ class FunnelModel:
         return ONE_HOT.take(state, 0)
 
     def log_dataset(
-        self, policy, n: int, seed: int, *, steps: int = 50, start=STRANGER
+        self,
+        policy,
+        n: int,
+        seed: int | Sequence[int],
+        *,
+        steps: int = 50,
+        start=STRANGER,
+        affinities=ALIKE,
     ) -> dict[str, np.ndarray]:
         """n exposures of independent pairs under a policy.
 
-        steps: exposures a pair is followed for, >= 1. start: probabilities of its first relation;
-            four equal ones are "exploring starts".
+        seed: as `numpy.random.default_rng` takes it. steps: exposures of a pair, >= 1.
+        start: probabilities of a pair's first relation; four equal ones are "exploring starts".
+        affinities: probabilities of its affinity bucket.
         Rows of a pair stand in the order of time, but not next to each other: a block of pairs
         takes its first step, then its second.
 
@@ -306,7 +318,7 @@ class FunnelModel:
         for first in range(0, pairs, block):
             size = min(block, pairs - first)
             pair = np.arange(first, first + size, dtype=np.int32)
-            state, time = self.begin(draw, size, start), np.zeros(size, np.float32)
+            state, time = self.begin(draw, size, start, affinities), np.zeros(size, np.float32)
             for _ in range(steps):
                 keep = min(size, n - made)
                 if keep <= 0:
