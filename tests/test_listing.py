@@ -42,8 +42,8 @@ def called(capsys, monkeypatch, *words: str) -> tuple[int, str, list[str]]:
 def test_every_command_has_an_example_that_names_it(capsys, monkeypatch, words):
     code, said, _ = called(capsys, monkeypatch, *words, "--help")
     assert code == 0
-    _, _, examples = said.partition("Example")
-    assert f"paperlab {' '.join(words)}" in examples.partition("Options:")[0]
+    _, _, examples = said.partition("Options:")[0].partition("Example")
+    assert f"paperlab {' '.join(words)}" in " ".join(examples.split())
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
