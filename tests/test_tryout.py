@@ -12,7 +12,7 @@ from paperlab import data, manifest, records, trying, tryout, verdict
 from paperlab.data.kinds import BanditLog, PreferenceTexts
 from paperlab.interest.worlds.interest_sequences import interest_sequences
 from paperlab.rl import bandit
-from paperlab.tryout import clicks, preferences, sequences
+from paperlab.scoring import clicks, preferences, sequences
 
 ROOT = manifest.project_root()
 PAPERS = [m for m in manifest.every(ROOT) if m.tryout]

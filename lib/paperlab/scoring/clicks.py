@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import checks, metrics, trials
-from . import Scores
+from .scores import Scores
 
 if TYPE_CHECKING:
     from ..data.schema import Schema
