@@ -5,7 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import data
-from paperlab.templates.newcomer_click import Newcomer, logit
+from paperlab.templates.newcomer_click import (
+    Newcomer,
+    contenders,
+    logit,
+)
 
 SCHEMA = data.Schema((data.Field("user", size=7), data.Field("item", size=5)))
 
@@ -84,3 +88,8 @@ def test_every_weight_gets_a_gradient():
 def test_sizes_out_of_range_are_refused(sizes):
     with pytest.raises(ValueError, match="must be at least 1"):
         Newcomer(SCHEMA, **sizes)
+
+
+def test_contenders_have_one_size():
+    built = [build(SCHEMA, 9).count_parameters() for build in contenders().values()]
+    assert built[0] == built[1]

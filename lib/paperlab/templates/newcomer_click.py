@@ -22,6 +22,8 @@ from ..nn.click import ClickModel
 from ..nn.mlp import linear
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Float
 
 
@@ -66,3 +68,11 @@ class Newcomer(ClickModel):
         x = self.embed(batch).flatten(1)
         hidden, out = self.hidden, self.out
         return logit(x, hidden.weight, hidden.bias, out.weight[0], self.nonlinear) + out.bias
+
+
+def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
+    """What `paperlab.tryout` compares on a reader's log. (Put the paper's own rivals here too.)"""
+    return {
+        "Newcomer": lambda schema, width: Newcomer(schema, width=width),
+        "without ReLU": lambda schema, width: Newcomer(schema, width=width, nonlinear=False),
+    }
