@@ -72,7 +72,11 @@ class Newcomer(ClickModel):
 
 def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
     """What `paperlab.tryout` compares on a reader's log. (Put the paper's own rivals here too.)"""
-    return {
-        "Newcomer": lambda schema, width: Newcomer(schema, width=width),
-        "without ReLU": lambda schema, width: Newcomer(schema, width=width, nonlinear=False),
-    }
+
+    def build(nonlinear: bool):
+        def made(schema: Schema, width: int) -> ClickModel:
+            return Newcomer(schema, width=width, nonlinear=nonlinear)
+
+        return made
+
+    return {"Newcomer": build(True), "without ReLU": build(False)}
