@@ -242,10 +242,13 @@ def test_milliseconds_is_the_median_after_a_warm_up(monkeypatch):
 
 
 def test_calls_that_are_timed_together_take_turns():
-    order = []
-    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    order, threads = [], torch.get_num_threads()
+    calls = {k: lambda k=k: order.append(k * torch.get_num_threads()) for k in "ab"}
+    torch.set_num_threads(2)
     found = trials.milliseconds_in_turn(calls, laps=3)
     assert found.keys() == calls.keys() and min(found.values()) >= 0
-    assert "".join(order) == ("a" * 4 + "b" * 4) * 3  # each warms up and is timed three times
+    assert "".join(order) == ("a" * 4 + "b" * 4) * 3  # one warms up, three are timed; one thread
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
     with pytest.raises(ValueError, match="laps must be at least 3"):
         trials.milliseconds_in_turn(calls, laps=2)

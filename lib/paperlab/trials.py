@@ -130,10 +130,15 @@ def milliseconds(call: Callable[[], object], passes: int = 20) -> float:
 def milliseconds_in_turn(
     calls: Mapping[str, Callable[[], object]], laps: int = 7
 ) -> dict[str, float]:
-    """`milliseconds` of several calls, which take turns; of ``laps`` >= 3 each its quickest.
+    """`milliseconds` of several calls on one thread, by turns; of ``laps`` >= 3 each its quickest.
 
     Other work on the machine slows laps, and hardly ever all of them.
     """
     checks.whole(3, laps=laps)
-    spent = [{name: milliseconds(call, 3) for name, call in calls.items()} for _ in range(laps)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        spent = [{name: milliseconds(call, 3) for name, call in calls.items()} for _ in range(laps)]
+    finally:
+        torch.set_num_threads(threads)
     return {name: min(lap[name] for lap in spent) for name in calls}
