@@ -12,7 +12,7 @@ from helpers.manifests import write_manifest
 from helpers.project import COMMAND, paperlab, project
 from hypothesis import given
 from hypothesis import strategies as st
-from paperlab import __version__, cli, commands, ledger, listing, manifest, records
+from paperlab import __version__, cli, commands, ledger, listing, manifest, records, tryout
 from paperlab.parameters import Parameter, as_text, inspect
 from rich.console import Console
 
@@ -42,8 +42,8 @@ def called(capsys, monkeypatch, *words: str) -> tuple[int, str, list[str]]:
 def test_every_command_has_an_example_that_names_it(capsys, monkeypatch, words):
     code, said, _ = called(capsys, monkeypatch, *words, "--help")
     assert code == 0
-    _, _, examples = said.partition("Example")
-    assert f"paperlab {' '.join(words)}" in examples.partition("Options:")[0]
+    _, _, examples = said.partition("Options:")[0].partition("Example")
+    assert f"paperlab {' '.join(words)}" in " ".join(examples.split())
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
@@ -135,6 +135,14 @@ def test_show_has_parameters_profiles_and_what_records_say(capsys, monkeypatch):
     assert all(p.span in said for p in known.values())
     outcomes = ledger.claims(ROOT, [record])["outcome"].to_list()
     assert all(said.count(f" {outcome} ") >= outcomes.count(outcome) for outcome in outcomes)
+
+
+def test_show_lists_the_settings_of_try(capsys, monkeypatch):
+    found = next(m for m in manifest.every(ROOT) if m.tryout)
+    _, said, _ = called(capsys, monkeypatch, "show", found.slug)
+    assert f"paperlab try {found.slug} --data NAME" in said
+    for name in tryout.terms_of(found.stem, {})["settings"]:
+        assert f" {name}=" in said
 
 
 def test_show_says_what_there_is_not(tmp_path):

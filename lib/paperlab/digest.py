@@ -104,7 +104,7 @@ def tryout_cell(path: Path, code: str) -> str:
     terms = tomllib.loads(manifest.read_text()).get("tryout") if manifest.is_file() else None
     if not terms or "tryout" not in code:
         return ""
-    modules = f"{PACKAGE}.tryout.{terms['kind']}", f"{PACKAGE}.{terms['contenders']}"
+    modules = f"{PACKAGE}.scoring.{terms['kind']}", f"{PACKAGE}.{terms['contenders']}"
     return f"\n# %%\nimport {', '.join(modules)}\ntryout_terms = {terms!r}"
 
 

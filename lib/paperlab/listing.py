@@ -58,8 +58,8 @@ def show(name: Name) -> None:
     known, kept = parameters.inspect(path), {}
     profiles = {"quick": "the defaults above"}
     measured: dict[str, dict] = {}
-    if path.with_suffix(".toml").is_file():
-        m = manifest.read(path.with_suffix(".toml"))
+    m = manifest.read(path.with_suffix(".toml")) if path.with_suffix(".toml").is_file() else None
+    if m:
         measured = m.measured
         _about(m, path, root)
         for profile in m.profiles:
@@ -71,6 +71,8 @@ def show(name: Name) -> None:
     print_table("Parameters", ["name", "type, range", "default", "meaning"], cells, whole=2)
     cells = [[p, text, *_cost(measured.get(p), kept.get(p))] for p, text in profiles.items()]
     print_table("Profiles", ["name", "values that differ", "time", "memory"], cells)
+    if m and m.tryout:
+        _on_own_data(m)
     claims = ledger.claims(root, list(kept.values())).rows(named=True)
     if claims:
         cells = [[c["profile"], c["claim"], c["outcome"], c["difference"]] for c in claims]
@@ -101,6 +103,19 @@ def _about(m: manifest.Manifest, path: Path, root: Path) -> None:
                 textwrap.fill(text, WIDTH, initial_indent=f"{key:<10}", subsequent_indent=" " * 10)
             )
     print()
+
+
+def _on_own_data(m: manifest.Manifest) -> None:
+    """Print what `paperlab try` compares, and its settings with their defaults."""
+    from . import tryout
+
+    terms = tryout.terms_of(m.stem, {})
+    lines = [["data", f"{terms['kind']}: a set that `paperlab data` lists"]]
+    lines += [["compared", f"{terms['method']} with {', '.join(terms['rivals'])}"]]
+    lines += [["delta", f"{terms['delta']:g}, the smallest effect that matters"]]
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in terms["settings"].items()}
+    lines += [["--set", "\n".join(f"{k}={as_text(v)}" for k, v in settings.items())]]
+    print_table(f"On your own data: paperlab try {m.slug} --data NAME", ["what", "value"], lines)
 
 
 def _cost(measured: dict | None, record: dict | None) -> list[str]:

@@ -28,7 +28,7 @@ def run(
     ends early is marked failed.
     """
     stem = manifest.named(name, root).stem
-    seeds = SEEDS.cast(seeds)
+    seeds = SEEDS.cast(_listed(seeds))
     settings = cast(stem, settings)
     terms = tryout.terms_of(stem, settings)
     found = tryout.load(data, stem)
@@ -70,9 +70,14 @@ def cast(name: str, settings: dict[str, str]) -> dict[str, object]:
         kind = type(default[0] if several else default).__name__
         if several:
             kind, default = f"list[{kind}]", list(default)
-            text = text if set("[,") & set(text) or ".." in text else f"[{text}]"
+            text = _listed(text)
         values[setting] = Parameter(setting, kind, default, "").cast(text)
     return values
+
+
+def _listed(text: str) -> str:
+    """One value as a list of one; a list or a range as it is."""
+    return text if set("[,") & set(text) or ".." in text else f"[{text}]"
 
 
 def draw(tried: tryout.Tryout, folder: Path) -> Path:

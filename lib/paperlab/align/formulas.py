@@ -5,7 +5,7 @@ Arguments shared by all functions:
 chosen, rejected: (B,) sums over a response's tokens of log pi - log pi_ref; for the kinds in
     `REFERENCE_FREE`, of log pi.
 n_chosen, n_rejected, n_gold: (B,) numbers of tokens; where chosen and rejected are weighted sums,
-    the sums of the weights. The mean of an empty response is 0.
+    the sums of the weights. Above 0: an empty response has no mean.
 logp_chosen, logp_rejected, logp_gold: (B,) sums of log pi.
 beta: above 0, the strength of the KL penalty.
 epsilon: assumed share of wrong labels.
@@ -319,8 +319,8 @@ def _smoothed(logit: Tensor, epsilon: float | Tensor) -> Tensor:
 
 
 def _mean(total: Float[Tensor, " B"], n: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Means from sums over tokens; 0 for an empty response."""
-    return total / n.where(n > 0, 1)
+    """Means from sums over tokens."""
+    return total / n
 
 
 LOSSES = {

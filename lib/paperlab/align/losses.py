@@ -151,6 +151,9 @@ def preference_loss(
         )
     if missing := [n for n, p in takes.items() if p.default is p.empty and n not in options]:
         raise ValueError(f"options of {kind} are {', '.join(takes)}: missing {', '.join(missing)}")
+    for name in (n for n in ("n_chosen", "n_rejected", "n_gold") if n in options):
+        if (options[name] <= 0).any():
+            raise ValueError(f"{name} must be above 0: a response without tokens has no mean")
     loss = LOSSES[kind](chosen, rejected, **options)
     if weight is not None:
         loss = loss * weight

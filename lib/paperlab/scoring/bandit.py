@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..rl import bandit
-from . import Scores
+from .scores import Scores
 
 if TYPE_CHECKING:
     from ..data.kinds import BanditLog

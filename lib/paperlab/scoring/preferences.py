@@ -15,7 +15,7 @@ from ..align.tuning import PreferenceTuning
 from ..lm import hub
 from ..lm.preferences import Preferences, from_text
 from ..lm.words import in_words
-from . import Scores
+from .scores import Scores
 
 if TYPE_CHECKING:
     from jaxtyping import Float

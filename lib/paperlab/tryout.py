@@ -3,7 +3,7 @@
 `paperlab try SLUG --data NAME` and the real-data section of a paper's notebook are both `run`. A
 paper takes part by the table ``[tryout]`` of its manifest:
 
-    kind        clicks, sequences, preferences or bandit: a file of this folder scores it
+    kind        clicks, sequences, preferences or bandit: `paperlab.scoring.KIND` trains and scores them
     contenders  module below paperlab whose function ``contenders()`` gives what is compared
     method      the contender that the paper is about
     rivals      the contenders that it is compared with, a claim each
@@ -16,18 +16,17 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, manifest, plots, verdict
+from . import checks, manifest, plots, verdict
 
 if TYPE_CHECKING:
-    import numpy as np
     import plotly.graph_objects as go
-    from jaxtyping import Float, Int
 
-    from ..recording import Record
+    from .recording import Record
+    from .scoring.scores import Scores
 
 KINDS = ("clicks", "sequences", "preferences", "bandit")
 WORDS = {  # what an outcome says of the method; {}: the smallest effect that matters
@@ -38,33 +37,6 @@ WORDS = {  # what an outcome says of the method; {}: the smallest effect that ma
     "contradicted": "worse",
     "unresolved": "unresolved at {}",
 }
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What every contender reached on one data set: what a kind's ``score`` returns.
-
-    rows: one a contender and seed, with ``model``, ``seed``, the metric and ``seconds``.
-    metric, better: the compared column, and whether "higher" or "lower" is better.
-    columns: other columns of the rows that a reader should see.
-    units: values by test unit of each (contender, seed); labels, weights, clusters: see `evidence.Units`.
-    evidence: "auc" for units with labels, "two-level" for others, "t" where rows are the evidence.
-    pair: the column of the rows whose values are independent repetitions.
-    floor: trivial rivals, as in `verdict.claim`.
-    """
-
-    rows: list[dict]
-    metric: str
-    units: dict[tuple[str, int], Float[np.ndarray, " units"]]
-    evidence: str
-    floor: list[str | float]
-    better: str = "higher"
-    pair: str = "seed"
-    columns: tuple[str, ...] = ()
-    labels: Int[np.ndarray, " units"] | None = None
-    weights: Float[np.ndarray, " units"] | None = None
-    clusters: Int[np.ndarray, " units"] | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,7 +82,7 @@ class Tryout:
 
     def figure(self) -> go.Figure:
         """The differences with their intervals, and the band that does not matter."""
-        from .. import charts
+        from . import charts
 
         return charts.forest(self.judged, title=f"{self.name} on {self.data}")
 
@@ -149,7 +121,7 @@ def run(
         raise ValueError(f"seeds must be at least one, each once, got {list(seeds)}")
     if isinstance(data, str):
         data = load(data, name)
-    kind = import_module(f"{__name__}.{terms['kind']}")
+    kind = import_module(f"paperlab.scoring.{terms['kind']}")
     contenders = import_module(f"paperlab.{terms['contenders']}").contenders()
     for chosen in only:
         checks.one_of(contenders, only=chosen)
@@ -188,7 +160,7 @@ def terms_of(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     if not paper.tryout:
         takes = ", ".join(m.slug for m in manifest.every(manifest.project_root()) if m.tryout)
         raise ValueError(f"{paper.slug} takes no data set of yours; these do: {takes}")
-    score = import_module(f"{__name__}.{paper.tryout['kind']}").score
+    score = import_module(f"paperlab.scoring.{paper.tryout['kind']}").score
     known = inspect.signature(score).parameters
     defaults = {k: p.default for k, p in known.items() if p.default is not p.empty}
     for setting in settings:
@@ -198,7 +170,7 @@ def terms_of(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def load(data_name: str, paper_name: str) -> object:
     """A data set, NAME or NAME/PART; raises ValueError where it is not of the kind that a paper takes."""
-    from .. import data
+    from . import data
 
     wanted = terms_of(paper_name, {})["kind"]
     name, _, part = data_name.partition("/")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import checks, metrics, trials
-from . import Scores
+from .scores import Scores
 
 if TYPE_CHECKING:
     from ..data.schema import Schema
@@ -26,7 +26,7 @@ def score(
     *,
     seeds: Sequence[int],
     tell: Callable[[str], None],
-    budget: int = 50_000,
+    budget: int = 0,
     rates: Sequence[float] = (0.001, 0.003, 0.01),
     epochs: int = 20,
     patience: int = 2,
@@ -36,12 +36,14 @@ def score(
 
     contenders: name -> builder of (schema, width). Each gets the width with ``budget`` dense weights;
         one whose size no width changes, such as logistic regression, stays as it is.
+    budget: 0 takes 50,000, or 1,600 a field of a log of more than 31 fields.
     rates: Adam's, tried at the first seed; at most two more where the best lies at an end. epochs: at most; patience: passes without a better AUC.
     Raises ValueError for a test part of one class, and what `trials.compare` refuses.
     """
     labels = data.test.labels[:, 0]
     if len(labels.unique()) < 2:
         raise ValueError(f"{data.name}.test has {len(labels):,} rows of one class: no AUC")
+    budget = budget or max(50_000, 1_600 * len(data.schema.fields))
     picked = sample(len(labels), JUDGED)
     rows, units = [], {}
     for name, build in contenders.items():

@@ -11,8 +11,8 @@ import torch
 
 from .. import checks, trials
 from ..data.store import SPLITS
-from . import Scores
 from .clicks import JUDGED, Builder, has_width, sample
+from .scores import Scores
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,7 +38,7 @@ def score(
 
     data: a log as `paperlab.data.next_items` writes it: in the test part a user has one item that came
         next and one that did not. length: the most recent events of a history that models see.
-    Other arguments: see `paperlab.tryout.clicks.score`.
+    Other arguments: see `paperlab.scoring.clicks.score`.
     Raises ValueError for another test part.
     """
     checks.whole(length=length)
