@@ -265,7 +265,7 @@ def test_a_run_of_the_command_leaves_a_record(project):
     shelf = import_module("paperlab.data.own.shelf")
     shelf.add([project / "own.csv"], "clicks", label="click", user="user")
     given = {"rates": "0.01", "epochs": "1"}
-    tried, folder = trying.run("ssr", "own", project, "0..2", given, 1, print)
+    tried, folder = trying.run("ssr", "own", project, "0..2", given, (), 1, print)
     kept = json.loads((folder / "record.json").read_text())
     assert (kept["status"], kept["profile"], kept["notebook"]) == ("ok", "try", "101_ssr")
     assert kept["parameters"]["data"] == "own" and kept["parameters"]["rates"] == [0.01]
@@ -284,5 +284,5 @@ def test_a_run_of_the_command_leaves_a_record(project):
 )
 def test_settings_that_do_not_fit_leave_no_folder(project, settings, message):
     with pytest.raises(ValueError, match=message):
-        trying.run("ssr", "frappe", project, "0", settings, 1, print)
+        trying.run("ssr", "frappe", project, "0", settings, (), 1, print)
     assert not (project / "data").exists()

@@ -91,7 +91,9 @@ def run(
       paperlab run ssr --profile full --keep
     """
     root = records.project_root()
-    if keep and (set_ or machine.code_version(root)["dirty"]):  # before a long run, not after it
+    if keep and (
+        set_ or Path(profile).suffix or machine.code_version(root)["dirty"]
+    ):  # before a long run, not after it
         raise runs.BadInput("--keep takes a profile as it is, on code that is committed")
     try:
         folder = runs.run(runs.find(name, root), root, profile, pairs(set_))
@@ -120,17 +122,28 @@ def try_paper(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting: see `paperlab show`")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="a contender beside the method, repeatable; all else")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="of the processor")] = 2,
 ) -> None:
-    """Does the paper's method help on your data? Fair rivals, tuned rates, one verdict.
+    """Does a paper's method help on your data? Fair rivals, tuned rates, one verdict.
 
-    Example: paperlab data add clicks.csv --kind clicks --label click; paperlab try ssr --data clicks
+    Settings are such as budget, rates and epochs; `paperlab show NAME` lists them.
+
+    \b
+    Examples:
+      paperlab data add clicks.csv --kind clicks --label click
+      paperlab try ssr --data clicks
+      paperlab try ctr_leaderboard --data frappe --only DNN --set epochs=3
     """
     from . import trying
 
-    tried, folder = trying.run(
-        name, data, records.project_root(), seeds, pairs(set_), threads, print
-    )
+    root, settings = records.project_root(), pairs(set_)
+    try:
+        tried, folder = trying.run(name, data, root, seeds, settings, only or (), threads, print)
+    except KeyboardInterrupt:
+        raise typer.Exit(fail("interrupted; the run is marked failed", 130)) from None
     board = [{k: v for k, v in row.items() if k not in ("best?", "seeds")} for row in tried.board()]
     lines = [
         [plots.number(v, 4) if plots.is_number(v) else v for v in row.values()] for row in board

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ def run(
     root: Path,
     seeds: str,
     settings: dict[str, str],
+    only: Sequence[str],
     threads: int,
     tell: Callable[[str], None],
 ) -> tuple[tryout.Tryout, Path]:
@@ -31,8 +32,9 @@ def run(
     seeds = SEEDS.cast(_listed(seeds))
     settings = cast(stem, settings)
     terms = tryout.terms_of(stem, settings)
+    tryout.chosen(terms, only)
     found = tryout.load(data, stem)
-    parameters = {"data": data, "seeds": list(seeds)} | terms["settings"]
+    parameters = {"data": data, "seeds": list(seeds), "only": list(only)} | terms["settings"]
     record = records.begin(stem, "try", parameters, root)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     folder = root / "data/runs" / f"{stamp}-{stem}-try-{record['key']}"
@@ -43,7 +45,7 @@ def run(
         error, drawn = None, []
         try:
             own = records.start(stem, seeds[0], threads)
-            tried = tryout.run(stem, found, own, seeds=seeds, tell=tell, **settings)
+            tried = tryout.run(stem, found, own, seeds=seeds, only=only, tell=tell, **settings)
             own.verdicts = [judged.stored() for judged in tried.judged]
             own.save_in(folder)
             drawn = [draw(tried, folder).name]

@@ -122,16 +122,7 @@ def run(
     if isinstance(data, str):
         data = load(data, name)
     kind = import_module(f"paperlab.scoring.{terms['kind']}")
-    contenders = import_module(f"paperlab.{terms['contenders']}").contenders()
-    for chosen in only:
-        checks.one_of(contenders, only=chosen)
-    if only:
-        contenders = {k: v for k, v in contenders.items() if k in {terms["method"], *only}}
-    rivals = [rival for rival in terms["rivals"] if rival in contenders]
-    if not rivals:
-        raise ValueError(
-            f"only must name a rival of {terms['method']}: {', '.join(terms['rivals'])}"
-        )
+    contenders, rivals = chosen(terms, only)
     began = time.perf_counter()
     found = kind.score(data, contenders, seeds=list(seeds), tell=tell, **terms["settings"])
     table = f"tryout {data.name}"
@@ -166,6 +157,24 @@ def terms_of(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     for setting in settings:
         checks.one_of(defaults, setting=setting)
     return paper.tryout | {"settings": defaults | paper.tryout.get("settings", {}) | settings}
+
+
+def chosen(terms: dict[str, Any], only: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The contenders that are compared, and those among them that the method is judged against.
+
+    Raises ValueError for an unknown name, and where no rival is left.
+    """
+    contenders = import_module(f"paperlab.{terms['contenders']}").contenders()
+    for name in only:
+        checks.one_of(contenders, only=name)
+    if only:
+        contenders = {k: v for k, v in contenders.items() if k in {terms["method"], *only}}
+    rivals = [rival for rival in terms["rivals"] if rival in contenders]
+    if not rivals:
+        raise ValueError(
+            f"only must name a rival of {terms['method']}: {', '.join(terms['rivals'])}"
+        )
+    return contenders, rivals
 
 
 def load(data_name: str, paper_name: str) -> object:

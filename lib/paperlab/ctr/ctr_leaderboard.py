@@ -106,3 +106,10 @@ class _NormedDNN(DNN):
 
 def _norm_then_gelu(width: int) -> nn.Module:
     return nn.Sequential(nn.LayerNorm(width), nn.GELU())
+
+
+def contenders() -> dict[str, Builder]:
+    """What `paperlab.tryout` compares: the models that most users ask for, on tables of width 16."""
+    every = builders(16)
+    names = ("LR", "FM", "DNN", "DeepFM", "xDeepFM", "MaskNet", "DCNv2", "AutoInt+", "FinalMLP")
+    return {name: every[name] for name in (*names, "SSR-D")}
