@@ -84,8 +84,8 @@ def forest(
     if len(groups) > 1:
         for group, sign in zip(groups, MARKS, strict=False):
             mark = {"symbol": sign, "size": 9, "color": GREY}
-            told = html.escape(str(group), quote=False)
-            figure.add_scatter(x=[None], y=[None], mode="markers", name=told, marker=mark)
+            written = html.escape(str(group), quote=False)
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=written, marker=mark)
     bands = {name: next(r["delta"] for r in rows if r["row"] == name) for name in names}
     for i, band in enumerate(bands.values()):
         if band:
@@ -179,7 +179,7 @@ def curves(
             ink, sign = plots.colour(method), MARKS[k % len(MARKS)]
             signs = [sign + "-open" * (low is None) for _, low, _ in points]
             signs = signs if len(set(signs)) > 1 else signs[0]
-            told = html.escape(str(method), quote=False)
+            written = html.escape(str(method), quote=False)
             shift = (k - (len(methods) - 1) / 2) * step
             figure.add_scatter(
                 x=[back(place[v] + shift) for v in xs],
@@ -190,9 +190,9 @@ def curves(
                 mode="markers" if named else "lines+markers",
                 marker={"symbol": signs, "size": 7},
                 line={"color": ink, "width": 1.5},
-                name=told,
-                legendgroup=told,
-                showlegend=not any(t.name == told for t in figure.data),
+                name=written,
+                legendgroup=written,
+                showlegend=not any(t.name == written for t in figure.data),
                 row=1,
                 col=column,
             )
@@ -276,8 +276,8 @@ def _of_claims(judged, headings) -> tuple[list[dict], str]:
         for c in claim.comparisons:
             low, high = sorted(scale * float(end) for end in c.estimate.interval(0.95))
             ends = (low, high) if math.isfinite(high - low) else (None, None)
-            told = c.label if alike else f"{c.label}: {plots.heading(claim.metric, headings)}"
-            rows.append({"row": len(rows), "label": told, "group": None, "value": scale * float(c.estimate.value), "low": ends[0], "high": ends[1], "method": str((c.source or {}).get("a", c.label)), "delta": claim.delta if alike else 1.0})  # fmt: skip
+            written = c.label if alike else f"{c.label}: {plots.heading(claim.metric, headings)}"
+            rows.append({"row": len(rows), "label": written, "group": None, "value": scale * float(c.estimate.value), "low": ends[0], "high": ends[1], "method": str((c.source or {}).get("a", c.label)), "delta": claim.delta if alike else 1.0})  # fmt: skip
     metric = plots.heading(claims[0].metric, headings)
     lower = ", lower is better" if claims[0].better == "lower" else ""
     axis = f"difference in {metric}{lower}" if alike else "difference in units of the smallest effect that matters; right: for the claim"  # fmt: skip

@@ -51,9 +51,9 @@ def diagram(boxes: dict[str, tuple], arrows: Iterable[tuple[str, ...]], *, title
         (ax, ay), (x, y) = _ends(corners[one], corners[two])
         figure.add_annotation(x=x, y=y, ax=ax, ay=ay, axref="x", ayref="y", arrowhead=2, text="")
         if words:
-            told = html.escape(words[0], quote=False)
+            written = html.escape(words[0], quote=False)
             middle = {"x": (x + ax) / 2, "y": (y + ay) / 2, "yshift": 9}
-            figure.add_annotation(text=told, showarrow=False, font_size=font - 1, **middle)
+            figure.add_annotation(text=written, showarrow=False, font_size=font - 1, **middle)
     right, low = (max(c[i] for c in corners.values()) for i in (1, 3))
     figure.add_scatter(x=[0, right], y=[0, low], mode="markers", marker_opacity=0, hoverinfo="skip")
     figure.update_xaxes(visible=False, range=[-5, right + 5])

@@ -95,9 +95,9 @@ def run_time(manifest: Manifest) -> str:
             parts.append(f"{profile}: not measured yet")
             continue
         seconds = numbers["seconds"]
-        told = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        written = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
         memory = f", {numbers['memory_mb'] / 1000:.1f} GB" if "memory_mb" in numbers else ""
-        parts.append(f"{profile}: {told}{memory}")
+        parts.append(f"{profile}: {written}{memory}")
     return "; ".join(parts) + " (two CPU cores)"
 
 

@@ -83,9 +83,9 @@ def build(root: Path, target: Path) -> list[Path]:
                 source, None, site, Path(folder, "doctrees"), "html", settings,
                 status=None, warning=warnings, freshenv=True,
             ).build()  # fmt: skip
-        told = strip_colors(warnings.getvalue()).replace(f"{source}/", "").splitlines()
-        if told:
-            raise ValueError(told[0])
+        written = strip_colors(warnings.getvalue()).replace(f"{source}/", "").splitlines()
+        if written:
+            raise ValueError(written[0])
         shutil.copy(site / f"{start}.html", site / "index.html")
         shutil.rmtree(target, ignore_errors=True)
         site.rename(target)
