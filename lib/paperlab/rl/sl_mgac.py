@@ -15,8 +15,8 @@ softmax(2 min_j Q_j) and serves alone.
 Architecture, constants and losses are those of the authors' research code; the paper's own tables
 were not at hand. What differs: the bucket probabilities p (the released critic reads the OBSERVED
 bucket, ``leaky=True``), a dense encoder in place of sequence attention, LayerNorm without weights
-(the linear layer after it has them), means instead of sums in the losses, initial weights, the
-option ``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
+(the linear layer after it has them), means instead of sums in the losses, initial weights, and the
+option ``error``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..nn.mlp import MLP
 from ..nn.towers import GroupIndex, GroupTowers, group_index
 from .offline import OfflineAgent, q_of_action
 
@@ -186,7 +187,6 @@ class SLMGAC(OfflineAgent):
     error: loss of the TD and reward errors, the paper's ``huber`` or ``squared``, that of a mean.
     leaky: the released critic, which reads the observed bucket; it also needs ``next_live``,
         ``next_video`` and ``next_action``.
-    copies: see `OfflineAgent`; rows of ``policy`` and ``q`` stand copy by copy too.
     Raises ValueError for values out of range.
     """
 
@@ -205,9 +205,8 @@ class SLMGAC(OfflineAgent):
         norm: bool = True,
         error: str = "huber",
         leaky: bool = False,
-        copies: int = 1,
     ):
-        super().__init__(gamma, lr, copies)
+        super().__init__(gamma, lr)
         checks.one_of(MERGES, merge=merge)
         checks.one_of(("huber", "squared"), error=error)
         self.split, self.norm, self.error, self.leaky = split, norm, error, leaky
@@ -215,18 +214,18 @@ class SLMGAC(OfflineAgent):
         self.buckets = nn.ModuleDict({name: Buckets(edges) for name, edges in EDGES.items()})
         self.merge = merge
         *hidden, d = encoder
-        self.encoder = GroupTowers(d_obs, hidden, d, copies)
-        self.critics = nn.ModuleList(TimeCritic(d, towers, copies * merge, self) for _ in range(2))
-        self.actor = GroupTowers(d, towers, 2, copies * merge)
+        self.encoder = MLP(d_obs, hidden, d, activation=nn.ELU)
+        self.critics = nn.ModuleList(TimeCritic(d, towers, merge, self) for _ in range(2))
+        self.actor = GroupTowers(d, towers, 2, merge)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
         """Every term by name; even steps train critic 0 on critic 1's targets, odd ones reverse."""
         learner, peer = self.critics[step % 2], self.critics[1 - step % 2]
         action, to = batch["action"], self.group_index(batch)
-        x = to.scatter(self.encode(batch["obs"]))
+        x = to.scatter(self.encoder(batch["obs"]))
         q, times = learner(x, to, self._seen(batch, ""))
         with torch.no_grad():
-            after = to.scatter(self.encode(batch["next_obs"]))  # users stay in their groups
+            after = to.scatter(self.encoder(batch["next_obs"]))  # users stay in their groups
             next_q, _ = peer(after, to, self._seen(batch, "next_"))
         paid = batch["reward"] + batch.get("price", 0.0)
         y = target(paid, batch["done"], next_q, self.gamma)
@@ -237,7 +236,7 @@ class SLMGAC(OfflineAgent):
         }
         logits = self.actor(learner.norm(x.detach()), to)[0]
         terms["actor"] = F.cross_entropy(logits, teacher(q.amin(0)))
-        return {name: self.copies * term for name, term in terms.items()}  # each as if alone
+        return terms
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         return sum(self.losses(batch, step).values())
@@ -245,26 +244,18 @@ class SLMGAC(OfflineAgent):
     def policy(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """The actor's probabilities of not inserting and inserting."""
         to = self.group_index(batch)
-        x = self.critics[0].norm(to.scatter(self.encode(batch["obs"])))
+        x = self.critics[0].norm(to.scatter(self.encoder(batch["obs"])))
         return self.actor(x, to)[0].softmax(-1)
 
     def q(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """min_j Q_j, the mean of both pairs of critics."""
         to, seen = self.group_index(batch), self._seen(batch, "")
-        x = to.scatter(self.encode(batch["obs"]))
+        x = to.scatter(self.encoder(batch["obs"]))
         return sum(critic(x, to, seen)[0].amin(0) for critic in self.critics) / 2
 
-    def encode(self, obs: Float[Tensor, "B d_obs"]) -> Float[Tensor, "B d"]:
-        """The shared input network, each copy's on its own rows."""
-        rows = torch.arange(len(obs), device=obs.device)
-        to = GroupIndex(rows, self.copies, len(obs) // self.copies)
-        return self.encoder(to.scatter(obs), to)[0]
-
     def group_index(self, batch: Batch) -> GroupIndex:
-        """Towers by copy and group."""
-        tower = self.tower[batch["group"]]
-        copy = torch.arange(len(tower), device=tower.device) // (len(tower) // self.copies)
-        return group_index(copy * self.merge + tower, self.copies * self.merge)
+        """Towers by group."""
+        return group_index(self.tower[batch["group"]], self.merge)
 
     def _size(self, error: Tensor) -> Float[Tensor, ""]:
         """Summed over the two critics of a pair, mean over the batch."""
