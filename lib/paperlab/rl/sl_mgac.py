@@ -10,7 +10,7 @@ belongs to one of six groups, and every head has a tower for each group. Per cri
     y        = r + gamma (1 - done) max_a' min_j Q'_j(s', a')
 
 with Q' from a peer: two pairs of critics learn in turn, each the other's target. The actor copies
-softmax(2 min_j Q_j) and serves alone.
+softmax(2 min_j Q_j); serving needs nothing else.
 
 Architecture, constants and losses are those of the authors' research code; the paper's own tables
 were not at hand. What differs: the bucket probabilities p (the released critic reads the OBSERVED
@@ -63,7 +63,7 @@ SLOPES = (1.0, 2.0)  # of the Huber loss of the ratios
 def reward(
     live: Float[Tensor, " B"], video: Float[Tensor, " B"], inserted: Bool[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """The worth of a request, from live and mean video watch time in seconds.
+    """Reward of a request, from live and mean video watch time in seconds.
 
     sigmoid(0.1 (live - video)) if a stream was inserted, else sigmoid(-1.3) = .2142; in (0, 1).
     """
@@ -154,7 +154,7 @@ class TimeCritic(nn.Module):
         to: GroupIndex,
         seen: Int[Tensor, "2 B"] | None = None,
     ) -> tuple[Float[Tensor, "twins B 2"], Times]:
-        """Q and times. seen: observed buckets (live, video), which only the leaky critic reads."""
+        """Q, and predicted times. seen: observed buckets (live, video), for the leaky critic only."""
         x = self.norm(x)
         times = self._times(self.time(x, to).unflatten(0, (2, 2)), seen)
         v = self.value(x, to)
@@ -175,7 +175,9 @@ class TimeCritic(nn.Module):
 
 
 class SLMGAC(OfflineAgent):
-    """The agent. A batch also has ``group`` (B,) in 0..5, ``live`` and ``video`` (B,) seconds.
+    """The SL-MGAC agent: two pairs of critics, and the actor that is served.
+
+    A batch also has ``group`` (B,) in 0..5, ``live`` and ``video`` (B,) seconds.
 
     A column ``price`` (B,), if there is one, is added to the reward in the target alone: what a
     constraint's multiplier pays for a request. The future value carries it, the reward heads do not.
