@@ -281,7 +281,7 @@ def slow_critic(critic, x, group, twin):
 
 def test_q_equals_the_formulas_head_by_head():
     agent, batch = agent_of(), batch_of(rows=9)
-    x, to = agent.encode(batch["obs"]), agent.group_index(batch)
+    x, to = agent.encoder(batch["obs"]), agent.group_index(batch)
     q, times = agent.critics[1](to.scatter(x), to)
     for i in range(9):
         for twin in range(2):
@@ -295,8 +295,8 @@ def test_q_equals_the_formulas_head_by_head():
 def test_losses_by_hand():
     agent, batch = agent_of(), batch_of(rows=12)
     to = agent.group_index(batch)
-    q, times = agent.critics[0](to.scatter(agent.encode(batch["obs"])), to)
-    after, _ = agent.critics[1](to.scatter(agent.encode(batch["next_obs"])), to)
+    q, times = agent.critics[0](to.scatter(agent.encoder(batch["obs"])), to)
+    after, _ = agent.critics[1](to.scatter(agent.encoder(batch["next_obs"])), to)
     y = target(batch["reward"], batch["done"], after, 0.9)
     want = dict.fromkeys(("td", "reward", "live", "video", "live bucket"), 0.0)
     bucket, rho = LIVE.encode(batch["live"])
@@ -319,7 +319,7 @@ def test_losses_by_hand():
 def test_without_a_future_q_is_the_predicted_reward():
     agent, batch = agent_of(gamma=0.0), batch_of()
     to = agent.group_index(batch)
-    q, times = agent.critics[0](to.scatter(agent.encode(batch["obs"])), to)
+    q, times = agent.critics[0](to.scatter(agent.encoder(batch["obs"])), to)
     assert torch.equal(q, times.reward) and not moved(agent, agent.losses(batch, 0)["reward"]) & {
         n for n, _ in agent.named_parameters() if ".value." in n
     }
@@ -342,34 +342,10 @@ def test_one_tower_equals_six_tied_ones():
     torch.testing.assert_close(six.policy(batch), one.policy(batch))
 
 
-def test_copies_train_as_each_would_alone():
-    log, both = batch_of(rows=200), agent_of(copies=2)
-    alone = [agent_of(), agent_of()]
-    for k, one in enumerate(alone):  # copies stand first among towers, within each head
-        state = {}
-        for name in one.state_dict():
-            whole = both.state_dict()[name].unflatten(0, (-1, 2, _towers(name)))
-            state[name] = whole[:, k].flatten(0, 1)
-        one.load_state_dict(state)
-        fit(one, log, steps=6, batch_size=32, seed=k + 5)
-    fit(both, log, steps=6, batch_size=32, seed=[5, 6])
-    twice = {k: torch.cat([v, v]) for k, v in log.items()}
-    for what in ("policy", "q"):
-        found = getattr(both, what)(twice).chunk(2)
-        for one, mine in zip(alone, found, strict=True):
-            torch.testing.assert_close(mine, getattr(one, what)(log), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(*both.q(twice).chunk(2), atol=1e-3)
-    assert both.count_parameters() == alone[0].count_parameters()
-
-
-def _towers(name):
-    return 1 if name.startswith("encoder") else 6
-
-
 def test_the_free_head_has_no_reward_in_it():
     agent, batch = agent_of(split=False), batch_of()
     to = agent.group_index(batch)
-    x = to.scatter(agent.encode(batch["obs"]))
+    x = to.scatter(agent.encoder(batch["obs"]))
     q, _ = agent.critics[0](x, to)
     assert torch.equal(q, agent.critics[0].value(agent.critics[0].norm(x), to))
 
@@ -383,7 +359,7 @@ def test_the_leaky_critic_knows_the_outcome_and_the_fixed_one_does_not():
     assert (leaky.q(longer) - leaky.q(batch))[inserted, 1].mean() > 0.05
     # nothing inserted: it reads live [0, 6) and video [10, 25), so that r(insert) <= sigma(-.4)
     to = leaky.group_index(batch)
-    x = to.scatter(leaky.encode(batch["obs"]))
+    x = to.scatter(leaky.encoder(batch["obs"]))
     _, times = leaky.critics[0](x, to, leaky._seen(batch, ""))
     assert times.reward[:, ~inserted, 1].max() <= 1 / (1 + math.exp(0.4)) + 1e-6
     assert "live bucket" not in leaky.losses(batch, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -30,20 +30,17 @@ class OfflineAgent(L.LightningModule):
 
     gamma: discount per step, in [0, 1). lr: Adam's first rate, above 0; it falls to 0 in a straight
         line over the run.
-    copies: independent agents that train side by side, each on rows of its own; a batch holds B
-        rows for the first, then B for the second, and so on. The seed of `loop.fit` is one a copy.
     Raises ValueError for values out of range.
     """
 
     columns: tuple[str, ...] = ("obs", "action", "reward", "next_obs", "done")  # of the log
     select = None  # no validation part: the last weights stay
 
-    def __init__(self, gamma: float = 0.9, lr: float = 1e-3, copies: int = 1):
+    def __init__(self, gamma: float = 0.9, lr: float = 1e-3):
         super().__init__()
-        checks.whole(copies=copies)
         checks.inside("[0, 1)", gamma=gamma)
         checks.positive(lr=lr)
-        self.gamma, self.lr, self.copies = gamma, lr, copies
+        self.gamma, self.lr = gamma, lr
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.loss(batch, batch_idx)
@@ -66,11 +63,8 @@ class OfflineAgent(L.LightningModule):
         tables = {n: c.table if isinstance(c, Lookup) else c for n, c in log.items()}
         checks.finite(**{f"log[{n!r}]": t for n, t in tables.items() if t.is_floating_point()})
 
-    def batches(self, log: Log, batch_size: int, seed: int | Sequence[int]) -> Draws:
-        seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-        if len(seeds) != self.copies:
-            raise ValueError(f"seed must hold one for each of {self.copies} copies, got {seed}")
-        return Draws(log, batch_size, seeds)
+    def batches(self, log: Log, batch_size: int, seed: int) -> Draws:
+        return Draws(log, batch_size, seed)
 
     def count(self, batch: Batch) -> int:
         return len(batch["action"])
@@ -79,31 +73,26 @@ class OfflineAgent(L.LightningModule):
         return {}
 
     def count_parameters(self) -> dict[str, int]:
-        """Weights that training moves, of one copy; there are no embedding tables."""
-        total = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        return {"dense": total // self.copies}
+        """Weights that training moves; there are no embedding tables."""
+        return {"dense": sum(p.numel() for p in self.parameters() if p.requires_grad)}
 
 
 class Draws:
-    """Batches without end of rows drawn with replacement, straight from the columns.
+    """Batches without end of rows drawn with replacement, straight from the columns."""
 
-    seeds: one a copy of the agent; each draws ``batch_size`` rows, as it would alone.
-    """
-
-    def __init__(self, log: Log, batch_size: int, seeds: Sequence[int]):
-        self.log, self.batch_size, self.seeds, self.start = log, batch_size, seeds, 0
+    def __init__(self, log: Log, batch_size: int, seed: int):
+        self.log, self.batch_size, self.seed, self.start = log, batch_size, seed, 0
 
     def load_state_dict(self, state: dict) -> None:
-        """Start the next iteration at batch ``state["start"]``."""
+        """The next iteration goes on from batch ``state["start"]``."""
         self.start = state["start"]
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        generator = torch.Generator().manual_seed(self.seed)
         rows, first, self.start = len(next(iter(self.log.values()))), self.start, 0
         for step in count():
-            draws = [torch.randint(rows, (self.batch_size,), generator=g) for g in generators]
+            drawn = torch.randint(rows, (self.batch_size,), generator=generator)
             if step >= first:
-                drawn = torch.cat(draws)
                 yield {name: column[drawn] for name, column in self.log.items()}
 
 

@@ -10,13 +10,13 @@ belongs to one of six groups, and every head has a tower for each group. Per cri
     y        = r + gamma (1 - done) max_a' min_j Q'_j(s', a')
 
 with Q' from a peer: two pairs of critics learn in turn, each the other's target. The actor copies
-softmax(2 min_j Q_j) and serves alone.
+softmax(2 min_j Q_j); serving needs nothing else.
 
 Architecture, constants and losses are those of the authors' research code; the paper's own tables
 were not at hand. What differs: the bucket probabilities p (the released critic reads the OBSERVED
 bucket, ``leaky=True``), a dense encoder in place of sequence attention, LayerNorm without weights
-(the linear layer after it has them), means instead of sums in the losses, initial weights, the
-option ``error``, and ``copies``: agents of several seeds, trained side by side in one pass.
+(the linear layer after it has them), means instead of sums in the losses, initial weights, and the
+option ``error``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..nn.mlp import MLP
 from ..nn.towers import GroupIndex, GroupTowers, group_index
 from .offline import OfflineAgent, q_of_action
 
@@ -62,7 +63,7 @@ SLOPES = (1.0, 2.0)  # of the Huber loss of the ratios
 def reward(
     live: Float[Tensor, " B"], video: Float[Tensor, " B"], inserted: Bool[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """The worth of a request, from live and mean video watch time in seconds.
+    """Reward of a request, from live and mean video watch time in seconds.
 
     sigmoid(0.1 (live - video)) if a stream was inserted, else sigmoid(-1.3) = .2142; in (0, 1).
     """
@@ -153,7 +154,7 @@ class TimeCritic(nn.Module):
         to: GroupIndex,
         seen: Int[Tensor, "2 B"] | None = None,
     ) -> tuple[Float[Tensor, "twins B 2"], Times]:
-        """Q and times. seen: observed buckets (live, video), which only the leaky critic reads."""
+        """Q, and predicted times. seen: observed buckets (live, video), for the leaky critic only."""
         x = self.norm(x)
         times = self._times(self.time(x, to).unflatten(0, (2, 2)), seen)
         v = self.value(x, to)
@@ -174,7 +175,9 @@ class TimeCritic(nn.Module):
 
 
 class SLMGAC(OfflineAgent):
-    """The agent. A batch also has ``group`` (B,) in 0..5, ``live`` and ``video`` (B,) seconds.
+    """The SL-MGAC agent: two pairs of critics, and the actor that is served.
+
+    A batch also has ``group`` (B,) in 0..5, ``live`` and ``video`` (B,) seconds.
 
     A column ``price`` (B,), if there is one, is added to the reward in the target alone: what a
     constraint's multiplier pays for a request. The future value carries it, the reward heads do not.
@@ -186,7 +189,6 @@ class SLMGAC(OfflineAgent):
     error: loss of the TD and reward errors, the paper's ``huber`` or ``squared``, that of a mean.
     leaky: the released critic, which reads the observed bucket; it also needs ``next_live``,
         ``next_video`` and ``next_action``.
-    copies: see `OfflineAgent`; rows of ``policy`` and ``q`` stand copy by copy too.
     Raises ValueError for values out of range.
     """
 
@@ -205,9 +207,8 @@ class SLMGAC(OfflineAgent):
         norm: bool = True,
         error: str = "huber",
         leaky: bool = False,
-        copies: int = 1,
     ):
-        super().__init__(gamma, lr, copies)
+        super().__init__(gamma, lr)
         checks.one_of(MERGES, merge=merge)
         checks.one_of(("huber", "squared"), error=error)
         self.split, self.norm, self.error, self.leaky = split, norm, error, leaky
@@ -215,18 +216,18 @@ class SLMGAC(OfflineAgent):
         self.buckets = nn.ModuleDict({name: Buckets(edges) for name, edges in EDGES.items()})
         self.merge = merge
         *hidden, d = encoder
-        self.encoder = GroupTowers(d_obs, hidden, d, copies)
-        self.critics = nn.ModuleList(TimeCritic(d, towers, copies * merge, self) for _ in range(2))
-        self.actor = GroupTowers(d, towers, 2, copies * merge)
+        self.encoder = MLP(d_obs, hidden, d, activation=nn.ELU)
+        self.critics = nn.ModuleList(TimeCritic(d, towers, merge, self) for _ in range(2))
+        self.actor = GroupTowers(d, towers, 2, merge)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
         """Every term by name; even steps train critic 0 on critic 1's targets, odd ones reverse."""
         learner, peer = self.critics[step % 2], self.critics[1 - step % 2]
         action, to = batch["action"], self.group_index(batch)
-        x = to.scatter(self.encode(batch["obs"]))
+        x = to.scatter(self.encoder(batch["obs"]))
         q, times = learner(x, to, self._seen(batch, ""))
         with torch.no_grad():
-            after = to.scatter(self.encode(batch["next_obs"]))  # users stay in their groups
+            after = to.scatter(self.encoder(batch["next_obs"]))  # users stay in their groups
             next_q, _ = peer(after, to, self._seen(batch, "next_"))
         paid = batch["reward"] + batch.get("price", 0.0)
         y = target(paid, batch["done"], next_q, self.gamma)
@@ -237,7 +238,7 @@ class SLMGAC(OfflineAgent):
         }
         logits = self.actor(learner.norm(x.detach()), to)[0]
         terms["actor"] = F.cross_entropy(logits, teacher(q.amin(0)))
-        return {name: self.copies * term for name, term in terms.items()}  # each as if alone
+        return terms
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         return sum(self.losses(batch, step).values())
@@ -245,26 +246,18 @@ class SLMGAC(OfflineAgent):
     def policy(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """The actor's probabilities of not inserting and inserting."""
         to = self.group_index(batch)
-        x = self.critics[0].norm(to.scatter(self.encode(batch["obs"])))
+        x = self.critics[0].norm(to.scatter(self.encoder(batch["obs"])))
         return self.actor(x, to)[0].softmax(-1)
 
     def q(self, batch: Batch) -> Float[Tensor, "B 2"]:
         """min_j Q_j, the mean of both pairs of critics."""
         to, seen = self.group_index(batch), self._seen(batch, "")
-        x = to.scatter(self.encode(batch["obs"]))
+        x = to.scatter(self.encoder(batch["obs"]))
         return sum(critic(x, to, seen)[0].amin(0) for critic in self.critics) / 2
 
-    def encode(self, obs: Float[Tensor, "B d_obs"]) -> Float[Tensor, "B d"]:
-        """The shared input network, each copy's on its own rows."""
-        rows = torch.arange(len(obs), device=obs.device)
-        to = GroupIndex(rows, self.copies, len(obs) // self.copies)
-        return self.encoder(to.scatter(obs), to)[0]
-
     def group_index(self, batch: Batch) -> GroupIndex:
-        """Towers by copy and group."""
-        tower = self.tower[batch["group"]]
-        copy = torch.arange(len(tower), device=tower.device) // (len(tower) // self.copies)
-        return group_index(copy * self.merge + tower, self.copies * self.merge)
+        """Towers by group."""
+        return group_index(self.tower[batch["group"]], self.merge)
 
     def _size(self, error: Tensor) -> Float[Tensor, ""]:
         """Summed over the two critics of a pair, mean over the batch."""

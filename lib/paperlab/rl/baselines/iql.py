@@ -1,7 +1,7 @@
 """IQL: Kostrikov, Nair, Levine, "Offline Reinforcement Learning with Implicit Q-Learning", ICLR 2022.
 
-V is an upper expectile of Q over the logged actions, so that no target ever asks for the value of
-an action that the log did not take. Their actor, weighted cloning, fits discrete actions as it is.
+V is an upper expectile of Q over the logged actions, so targets never use the value of an action
+that the log did not take. Their actor, weighted cloning, fits discrete actions as it is.
 """
 
 from __future__ import annotations

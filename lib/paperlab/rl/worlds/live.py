@@ -174,7 +174,7 @@ class LiveModel:
     def advance(self, draw: np.random.Generator, state, action):
         """One request of a batch: next states, the paper's rewards, left, and the signals.
 
-        The next state of a session that was left is where it would have gone: no one sees it.
+        A next state is drawn also where the user leaves; nothing may read it there.
         Raises ValueError for actions other than 0 and 1.
         """
         n, inserted = len(state), mdp.valid_actions(action, (len(state),), self.n_actions) == 1
