@@ -1,7 +1,8 @@
 """The least time of a training step: its operators alone, at the rates that this processor reaches.
 
-A step is watched once. Then each operator that no implementation can do without is timed by itself,
-warm, with operands of the same sizes; the fastest of several repetitions counts.
+A few steps are watched. Then each operator that no implementation can do without is timed by itself,
+with operands of the same sizes, and the fastest of several repetitions counts. Products find their
+operands in the cache; row operators take the ids of several batches in turn, as training does.
 
     matrix   every matrix product (batch, m, k, n) of the forward and backward pass
     gather   rows read from embedding tables, one for each id of the batch
@@ -17,6 +18,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -27,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..nn.embedding import FeatureEmbedding
 from ..nn.optim import RowAdam
 
+BATCHES = 4  # whose steps are watched
 REPEATS, BUDGET = 5, 0.1  # repetitions of an operator, and seconds after which no more follow
 
 
@@ -39,18 +43,12 @@ class Product(NamedTuple):
     n: int
 
 
-class Lookup(NamedTuple):
-    """Ids of one lookup in a table."""
-
-    table: Tensor
-    ids: Tensor
-
-
 class Watched(NamedTuple):
-    """What a step did: how often each product (a causal attention's counts half), every lookup."""
+    """What steps did: calls of each product (a causal attention's count half), ids by table."""
 
+    steps: int
     products: Counter[Product]
-    lookups: list[Lookup]
+    lookups: dict[Tensor, list[Tensor]]
 
 
 class _Products(TorchDispatchMode):
@@ -75,23 +73,28 @@ class _Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watch(step: Callable[[], object], embeds: Iterable[FeatureEmbedding] = ()) -> Watched:
-    """Run a step once and note its products and its lookups.
+def watch(
+    steps: Iterable[Callable[[], object]], embeds: Iterable[FeatureEmbedding] = ()
+) -> Watched:
+    """Run steps and note their products and lookups.
 
     embeds: embeddings whose lookups count, as `RowAdam` has set them up.
     """
-    lookups: list[Lookup] = []
+    lookups: dict[Tensor, list[Tensor]] = {}
     for embed in embeds:
         inner = embed.lookup
 
         def lookup(table, ids, inner=inner):
-            lookups.append(Lookup(table.detach(), ids.flatten()))
+            lookups.setdefault(table, []).append(ids.flatten())
             return inner(table, ids)
 
         embed.lookup = lookup
+    count = 0
     with _Products() as products:
-        step()
-    return Watched(products.found, lookups)
+        for step in steps:
+            step()
+            count += 1
+    return Watched(count, products.found, lookups)
 
 
 def fastest(*calls: Callable[[], object]) -> float:
@@ -121,25 +124,42 @@ def matrix_seconds(product: Product, dtype: torch.dtype) -> float:
     return fastest(lambda: torch.matmul(a, b, out=out), lambda: torch.matmul(a, flipped, out=out))
 
 
-def row_seconds(lookup: Lookup) -> dict[str, float]:
-    """Seconds of gathering a lookup's rows, of summing their gradients, of Adam's rows."""
-    table, ids = lookup
-    distinct, place = ids.long().unique(return_inverse=True)
-    order = place.argsort()
-    starts = torch.searchsorted(place[order], torch.arange(len(distinct)))
-    gradient = torch.randn(len(ids), table.shape[1])
-    rows, taken = table[distinct], table.clone()
+def row_seconds(table: Tensor, lookups: list[Tensor]) -> dict[str, float]:
+    """Seconds to gather the rows of a lookup, to sum their gradients, and of Adam on them.
+
+    lookups: ids of several batches, each (n,), which take turns.
+    """
+    plans = []
+    for ids in lookups:
+        distinct, place = ids.long().unique(return_inverse=True)
+        order = place.argsort()
+        starts = torch.searchsorted(place[order], torch.arange(len(distinct)))
+        plans.append((ids, distinct, place, order, starts))
+    gradient = torch.randn(max(map(len, lookups)), table.shape[1])
+    stores = [torch.zeros_like(table) for _ in range(3)]  # weights and Adam's two moments
+
+    def turns(work: Callable) -> Callable[[], object]:
+        batches = cycle(plans)
+        return lambda: work(*next(batches))
+
+    def bag(ids, distinct, place, order, starts):
+        F.embedding_bag(order, gradient[: len(ids)], starts, mode="sum")
+
+    def add(ids, distinct, place, order, starts):
+        gradient.new_zeros(len(distinct), table.shape[1]).index_add_(0, place, gradient[: len(ids)])
+
+    def read(ids, distinct, *_):
+        for store in stores:
+            store.index_select(0, distinct)
+
+    def write(ids, distinct, *_):
+        for store in stores:
+            store.index_copy_(0, distinct, gradient[: len(distinct)])
+
     return {
-        "gather": fastest(lambda: F.embedding(ids, table), lambda: table.index_select(0, ids)),
-        "scatter": fastest(
-            lambda: F.embedding_bag(order, gradient, starts, mode="sum"),
-            lambda: torch.zeros_like(rows).index_add_(0, place, gradient),
-        ),
-        "update": 3
-        * (
-            fastest(lambda: table.index_select(0, distinct))
-            + fastest(lambda: taken.index_copy_(0, distinct, rows))
-        ),
+        "gather": fastest(turns(lambda ids, *_: F.embedding(ids, table))),
+        "scatter": fastest(turns(bag), turns(add)),
+        "update": fastest(turns(read)) + fastest(turns(write)),
     }
 
 
@@ -161,16 +181,18 @@ def least(watched: Watched, dense: Iterable[Tensor], dtype: torch.dtype) -> dict
     dtype: of the products. rates: Gflop/s of the products in float32 and in bfloat16, and million
     rows a second gathered and scattered; None without such work.
     """
-    flops = sum(2 * p.batch * p.m * p.k * p.n * times for p, times in watched.products.items())
+    products = {p: times / watched.steps for p, times in watched.products.items()}
+    flops = sum(2 * p.batch * p.m * p.k * p.n * times for p, times in products.items())
     matrix = {
-        d: sum(times * matrix_seconds(p, d) for p, times in watched.products.items())
+        d: sum(times * matrix_seconds(p, d) for p, times in products.items())
         for d in (torch.float32, torch.bfloat16)
     }
     work = {"matrix": matrix[dtype], "gather": 0.0, "scatter": 0.0, "update": dense_seconds(dense)}
-    for lookup in watched.lookups:
-        for kind, seconds in row_seconds(lookup).items():
+    rows = 0
+    for table, lookups in watched.lookups.items():
+        for kind, seconds in row_seconds(table, lookups).items():
             work[kind] += seconds
-    rows = sum(len(lookup.ids) for lookup in watched.lookups)
+        rows += sum(map(len, lookups)) / len(lookups)
     return {
         **{f"{kind}_ms": 1000 * seconds for kind, seconds in work.items()},
         "least_ms": 1000 * sum(work.values()),
@@ -189,15 +211,17 @@ def of_model(model, split, batch_size: int) -> dict:
     half = best_precision("cpu") == "bf16-mixed"
     optimizer: RowAdam = model.configure_optimizers()
     embeds = [m for m in model.modules() if isinstance(m, FeatureEmbedding)]
-    batch = next(iter(model.batches(split, batch_size, 0)))
 
-    def step() -> None:
+    def step(batch) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = model.training_step(batch, 0)
         loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
     model.train()
-    watched = watch(step, embeds)
+    batches = islice(model.batches(split, batch_size, 0), BATCHES)
+    watched = watch([partial(step, batch) for batch in batches], embeds)
     dense = [p for g in optimizer.param_groups if not g["rows"] for p in g["params"]]
     dtype = torch.bfloat16 if half else torch.float32
     return {"dtype": str(dtype).removeprefix("torch."), **least(watched, dense, dtype)}
