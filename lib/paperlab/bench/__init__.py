@@ -60,13 +60,13 @@ def show(name: str, rows: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ..plots import number
+
     table = Table(title=name)
-    columns = [k for k, v in rows[0].items() if isinstance(v, str | int | float)]
-    for column in columns:
+    kept = {k: None for row in rows for k, v in row.items() if isinstance(v, str | int | float)}
+    for column in kept:
         table.add_column(column)
     for row in rows:
-        cells = (row.get(c) for c in columns)
-        table.add_row(
-            *(c if isinstance(c, str) else "" if c is None else f"{c:,.4g}" for c in cells)
-        )
+        cells = (row.get(column) for column in kept)
+        table.add_row(*(c if isinstance(c, str) else "" if c is None else number(c) for c in cells))
     Console().print(table)

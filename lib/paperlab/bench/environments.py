@@ -87,6 +87,12 @@ def logged(model: FunnelModel | LiveModel, n: int) -> int:
     return n
 
 
+VECTORS = {
+    "UserAuthorFunnel": lambda: WorldVectorEnv(FunnelModel(), ENVS, 50),
+    "LiveAlloc": lambda: WorldVectorEnv(LiveModel(), ENVS, 200),
+}
+
+
 class _Noted(np.random.Generator):
     """A generator that notes its draws, to draw the same again."""
 
@@ -126,13 +132,9 @@ def measure(runs: int = RUNS, scale: float = 1.0) -> dict:
         raise ValueError(f"runs must be at least 1, got {runs}")
     n = {"log": int(LOGGED * scale), "vector": int(VECTOR * scale), "plain": int(PLAIN * scale)}
     forgetting = FunnelModel(forgetting=0.01)
-    vectors = {
-        "UserAuthorFunnel": lambda: WorldVectorEnv(FunnelModel(), ENVS, 50),
-        "LiveAlloc": lambda: WorldVectorEnv(LiveModel(), ENVS, 200),
-    }
     ways: dict[tuple[str, str], Callable[[], int]] = {
         ("UserAuthorFunnel", "plain loop"): lambda: plain(PlainFunnel(), n["plain"]),
-        **{(e, "vector"): lambda m=m: vector(m(), n["vector"]) for e, m in vectors.items()},
+        **{(e, "vector"): lambda m=m: vector(m(), n["vector"]) for e, m in VECTORS.items()},
         ("UserAuthorFunnel", "log_dataset"): lambda: logged(FunnelModel(), n["log"]),
         ("UserAuthorFunnel, forgetting .01", "log_dataset"): lambda: logged(forgetting, n["log"]),
         ("LiveAlloc", "log_dataset"): lambda: logged(LiveModel(), n["vector"]),
@@ -149,6 +151,6 @@ def measure(runs: int = RUNS, scale: float = 1.0) -> dict:
         speed = statistics.median(found)
         row = {"environment": name, "way": way, "speed": speed, "range": [min(found), max(found)]}
         row["ratio"] = speed / loop if name.startswith("UserAuthorFunnel") else None
-        row["share"] = drawing(vectors[name]()) * speed / ENVS if way == "vector" else None
+        row["share"] = drawing(VECTORS[name]()) * speed / ENVS if way == "vector" else None
         rows.append(row)
     return {"runs": runs, "envs": ENVS, "threads": 1, "rows": rows}

@@ -220,8 +220,30 @@ def of_model(model, split, batch_size: int) -> dict:
         optimizer.zero_grad()
 
     model.train()
-    batches = islice(model.batches(split, batch_size, 0), BATCHES)
-    watched = watch([partial(step, batch) for batch in batches], embeds)
+    steps = [partial(step, b) for b in islice(model.batches(split, batch_size, 0), BATCHES)]
+    costly = operators(steps)
+    watched = watch(steps, embeds)
     dense = [p for g in optimizer.param_groups if not g["rows"] for p in g["params"]]
     dtype = torch.bfloat16 if half else torch.float32
-    return {"dtype": str(dtype).removeprefix("torch."), **least(watched, dense, dtype)}
+    dtype_name = str(dtype).removeprefix("torch.")
+    return {"dtype": dtype_name, **least(watched, dense, dtype), "operators": costly}
+
+
+def operators(steps: list[Callable[[], object]], top: int = 8) -> list[dict]:
+    """The operators in which steps spend most time themselves: name, calls a step, share."""
+    from torch.profiler import ProfilerActivity, profile
+
+    steps[0]()  # what only the first step does is no part of it
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for step in steps:
+            step()
+    found = sorted(profiler.key_averages(), key=lambda o: -o.self_cpu_time_total)
+    total = sum(o.self_cpu_time_total for o in found)
+    return [
+        {
+            "operator": o.key.removeprefix("aten::"),
+            "calls": o.count / len(steps),
+            "share": o.self_cpu_time_total / total,
+        }
+        for o in found[:top]
+    ]

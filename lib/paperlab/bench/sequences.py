@@ -27,7 +27,7 @@ AGAINST = (("DIN", "FuxiCTR DIN"), ("TIN", "FuxiCTR DIN"))
 AGAINST_RECBOLE = (("DIN", "RecBole DIN"), ("SASRec", "RecBole SASRec"))
 DIM, STD, LR, BATCH_SIZE = 16, 0.2, 0.01, 1024  # an event is two fields wide: d = 32
 ATTENTION, WIDTHS = [64], [200, 80]
-PAIRS, ROWS, LENGTH, CATEGORIES, ITEMS = 3, 25_000, 50, 4, 5000  # 20,000 of the rows train
+PAIRS, ROWS, LENGTH, CATEGORIES, ITEMS = 3, 50_000, 50, 4, 5000  # 40,000 of the rows train
 LENGTHS, COST_ROWS = (50, 200, 800), 7680  # 6 batches train
 
 
