@@ -1,6 +1,7 @@
 """The least time of a step: what is counted, and what it is compared with."""
 
 import time
+from functools import partial
 
 import torch
 from paperlab.bench import limits, training
@@ -23,12 +24,13 @@ def test_products_of_a_layer_forward_and_backward():
 def test_a_causal_attention_counts_half():
     """Q K' and its weights times V forward; five products backward."""
     q, k, v = (torch.randn(2, 3, 16, 8, requires_grad=True) for _ in range(3))
+
+    def step(causal):
+        F.scaled_dot_product_attention(q, k, v, is_causal=causal).sum().backward()
+
     flops = {}
     for causal in (False, True):
-        step = lambda c=causal: (
-            F.scaled_dot_product_attention(q, k, v, is_causal=c).sum().backward()
-        )
-        products = limits.watch([step]).products
+        products = limits.watch([partial(step, causal)]).products
         flops[causal] = sum(n * 2 * p.batch * p.m * p.k * p.n for p, n in products.items())
     assert flops[False] == 7 * 2 * 6 * 16 * 16 * 8
     assert flops[True] == flops[False] / 2

@@ -1,5 +1,4 @@
-"""RecBole 1.2.1's DIN and SASRec on our rows (``pip install --no-deps recbole==1.2.1`` and what its
-import asks for).
+"""RecBole 1.2.1's DIN and SASRec on our rows (``make bench`` installs it without its old pins).
 
 RecBole reads its own files and drives its own trainer. Here its models and losses run as they are,
 with torch's Adam, on batches that ours gathers. DIN gets our attention's widths; the rest is at the
