@@ -41,8 +41,10 @@ index: $(READY)     ## cards, README and start page from the manifests
 book: $(READY)      ## all notebooks as a static site, from their committed outputs
 	$(BIN)/paperlab book
 
-bench: $(READY)     ## compare with FuxiCTR and rewrite data/reference/BENCH.md
+bench: $(READY)     ## speed beside FuxiCTR and RecBole; notebook 920_speed draws the records
 	$(BIN)/pip install --quiet -c requirements.lock fuxictr==2.3.10
+	$(BIN)/pip install --quiet -c requirements.lock colorama==0.4.6 colorlog==6.12.0 tensorboard==2.21.0 texttable==1.7.2
+	$(BIN)/pip install --quiet --no-deps recbole==1.2.1  # its other pins are older than ours
 	$(BIN)/paperlab bench
 
 lock:               ## remake requirements.lock from pyproject.toml in a throw-away environment

@@ -3,13 +3,15 @@
 import json
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from paperlab import bench
-from paperlab.bench import preparation, profile, startup, training
+from paperlab.bench import clock, preparation, processes, profile, startup, training
+from paperlab.bench.clock import Clock
 from paperlab.data.schema import Field, Schema
 from paperlab.data.store import from_arrays, save
 
@@ -61,7 +63,7 @@ def test_both_sides_are_the_same_function(peer, log, folder, name):
     peer.copy_weights(ours, other)
     assert len({sum(p.numel() for p in m.parameters()) for m in (ours, other)}) == 1
     want = ours.eval()(log.test.take(slice(None))).sigmoid().double()
-    found = torch.from_numpy(other.predict(peer.loader(SCHEMA, folder, "test", 128)))
+    found = torch.from_numpy(other.predict(peer.loader(other.feature_map, folder, "test", 128)))
     assert want.std() > 0.02  # two thousand times the tolerance
     torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
 
@@ -79,8 +81,8 @@ def test_sequences_are_refused(peer):
 def test_both_sides_see_the_same_rows(peer, log, folder):
     """Every training row once, in another order; the test rows in their own."""
 
-    def read(part, workers):
-        batches = list(peer.loader(SCHEMA, folder, part, 128, workers))
+    def read(part):
+        batches = list(peer.loader(peer.feature_map(SCHEMA), folder, part, 128))
         assert [len(b["click"]) for b in batches] == [128, 128, 44]
         names = [f.name for f in SCHEMA.fields] + ["click"]
         return torch.stack([torch.cat([b[n] for b in batches]) for n in names], 1).numpy()
@@ -88,7 +90,7 @@ def test_both_sides_see_the_same_rows(peer, log, folder):
     for part in ("train", "test"):
         split = getattr(log, part)
         want = np.hstack([split.ids.numpy(), split.values.numpy()]).astype(np.float32)
-        found = read(part, workers=0)
+        found = read(part)
         if part == "train":
             assert not np.array_equal(found, want)
             found, want = (a[np.lexsort(a.T)] for a in (found, want))
@@ -96,18 +98,20 @@ def test_both_sides_see_the_same_rows(peer, log, folder):
 
 
 @pytest.mark.parametrize("name", training.MODELS)
-def test_one_run_of_each_side(peer, log, folder, name):
+def test_one_run_of_each_side(peer, log, folder, name, monkeypatch):
+    """Epochs of five batches, of which the first three do not count."""
+    monkeypatch.setattr(training, "BATCH_SIZE", 64)
     torch_threads = torch.get_num_threads()
     try:
         runs = [
             training.train_ours(name, str(folder), 0),
-            training.train_theirs(name, str(folder), 0, workers=0),
+            training.train_theirs(name, str(folder), 0),
         ]
     finally:
         torch.set_num_threads(torch_threads)
     for run in runs:
         assert set(run) == {"seconds", "rows", "auc"}
-        assert run["rows"] == len(log.train)
+        assert run["rows"] == len(log.train) - 3 * 64
         assert run["seconds"] > 0 and 0 <= run["auc"] <= 1
 
 
@@ -117,7 +121,9 @@ def test_training_moves_both_sides_alike(peer, log, folder):
 
     ours, other = training.build("DeepFM", SCHEMA, 0), theirs(peer, "DeepFM")
     before = ours.embed.table.weight.detach().clone()
-    peer.train(ours, other, log, folder, batch_size=300, workers=0)
+    peer.copy_weights(ours, other)
+    other.clock = Clock()
+    other.fit(peer.loader(other.feature_map, folder, "train", 300), epochs=1)
     loop.fit(ours, log, batch_size=300, precision="32-true")
     table = other.embedding.embedding_layer.embedding_layers["c"].weight
     mine = ours.embed.table.weight[57:, 1:]
@@ -129,106 +135,107 @@ def run(seconds, auc, rows=100):
     return {"seconds": seconds, "rows": rows, "auc": auc}
 
 
-def test_summary_takes_medians_pair_by_pair():
+def test_a_row_takes_medians_pair_by_pair():
     runs = [
         {"ours": run(1, 0.70), "theirs": run(4, 0.71)},
         {"ours": run(2, 0.72), "theirs": run(4, 0.70)},
         {"ours": run(4, 0.71), "theirs": run(5, 0.75)},
     ]
-    row = training.summary(runs)
+    row = training.row("FM", "FuxiCTR", runs, {"least_ms": 500.0}, batch_size=50)
     assert row["ours"] == 50 and row["theirs"] == 25
     assert row["ratio"] == 2 and row["ratio_range"] == [1.25, 4]
-    assert row["auc_ours"] == 0.71 and row["auc_theirs"] == 0.71
+    assert row["auc"] == 0.71 and row["auc_peer"] == 0.71
+    assert row["step_ms"] == 1000 and row["share"] == 0.5  # 50 rows a batch at 50 rows/s
+    runs[0]["theirs"]["auc"] = None
+    assert training.row("FM", "FuxiCTR", runs, {"least_ms": 1.0}, 50)["auc_peer"] is None
 
 
-FOUND = {
-    "log": "Log(tiny)",
-    "pairs": 5,
-    "rows": [
-        {
-            "name": name,
-            "ours": 12_345.6,
-            "theirs": 4_000.0,
-            "ratio": 3.086,
-            "ratio_range": [2.9, 3.2],
-            "auc_ours": 0.71234,
-            "auc_theirs": 0.71198,
-            "workers": 1,
-        }
-        for name in training.MODELS
-    ],
-}
-
-
-def test_training_has_a_line_a_model():
-    lines = training.markdown(FOUND).splitlines()
-    assert lines[2] == "| LR | 12,346 | 4,000 | 3.1 (2.9–3.2) | 0.7123 | 0.7120 |"
-    assert lines[7].startswith("| MaskNet |")
-    assert {line.count("|") for line in lines[:8]} == {7}
-
-
-def test_one_pair_of_both_models(peer, log, monkeypatch):
+def test_every_model_is_paired(log, monkeypatch):
     """The whole of ``measure``, with the runs themselves replaced by numbers."""
     generator = SimpleNamespace(criteo_shaped=lambda rows, ids, seed: log)
     monkeypatch.setitem(sys.modules, "paperlab.bench.criteo_shaped", generator)
-    results = {training.train_ours: run(1.0, 0.702), training.train_theirs: run(4.0, 0.700)}
-    monkeypatch.setattr(training, "alone", lambda call, *args, spin=None: results[call])
+    peer = SimpleNamespace(save_npz=lambda log, folder: None)
+    monkeypatch.setitem(sys.modules, "paperlab.bench.fuxictr", peer)
+    monkeypatch.setattr(training, "require", lambda pairs, rows: None)
+    calls = []
+
+    @contextmanager
+    def lasting():
+        def call(function, name, *rest):
+            calls.append((function.__name__, name))
+            limit = {"least_ms": 1.0}
+            return (
+                limit
+                if function is training.least
+                else run(4 if "their" in function.__name__ else 1, 0.7)
+            )
+
+        yield call
+
+    monkeypatch.setattr(training, "lasting", lasting)
     found = training.measure(pairs=3, rows=1000)
-    assert [r["name"] for r in found["rows"]] == list(training.MODELS)
+    assert [r["model"] for r in found["rows"]] == list(training.MODELS)
     assert all(r["ratio"] == 4 and len(r["runs"]) == 3 for r in found["rows"])
+    assert calls[:7] == [("train_ours", "LR"), ("train_theirs", "LR")] * 3 + [("least", "LR")]
 
 
 @pytest.mark.parametrize("wrong", [{"pairs": 0}, {"rows": 10}])
 def test_values_out_of_range(wrong):
     with pytest.raises(ValueError, match="pairs >= 1 and rows >= 1000"):
-        training.measure(**wrong)
+        training.require(**{"pairs": 1, "rows": 1000} | wrong)
 
 
-def test_each_side_waits_as_it_would_by_itself(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert training.alone(os.getenv, "GOMP_SPINCOUNT", spin="9") == "9"
-    assert training.alone(os.getenv, "GOMP_SPINCOUNT") == "7"
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
+def test_a_clock_leaves_the_first_steps_out(monkeypatch):
+    now = iter([5.0, 6.0, 7.0, 7.5, 9.0])
+    monkeypatch.setattr(clock.time, "process_time", lambda: next(now))
+    timer = Clock()
+    for _ in range(3):
+        timer.tick(10)
+    with pytest.raises(ValueError, match="3 steps, and the first 3 do not count"):
+        timer.run()
+    timer.tick(10)
+    timer.tick(4)
+    assert timer.run() == {"seconds": 2.0, "rows": 14}
+
+
+def test_processes_run_what_they_get():
+    with processes.lasting() as call:
+        assert call(os.getpid) == call(os.getpid) != os.getpid()
 
 
 def test_startup_times_what_it_names():
     assert 0 < startup.import_seconds("json") < 5
-    found = {"times": 3, "rows": [{"name": "import torch", "seconds": 1.234, "range": [1, 2]}]}
-    assert startup.markdown(found).splitlines()[2] == "| `import torch` | 1.23 |"
 
 
 def test_preparation_counts_every_row(monkeypatch):
     """A thousand rows of real text through a real process; one row in a hundred is malformed."""
     monkeypatch.setattr(preparation, "EVERY", 100)
-    found = preparation.measure(rows=1000)
-    assert (sum(found["stored"].values()), found["rejected"]) == (990, 10)
-    assert found["bytes"] > 100_000 and found["peak_mb"] > 50
-    assert "| 1,000 |" in preparation.markdown(found) and "| 990 | 10 |" in preparation.markdown(
-        found
-    )
+    (row,) = preparation.measure(rows=1000, times=1)["rows"]
+    assert (sum(row["stored"].values()), row["rejected"]) == (990, 10)
+    assert row["bytes"] > 100_000 and row["peak_mb"] > 50
+    assert row["speed"] == 1000 / row["seconds"]
 
 
-def test_a_part_is_recorded_and_published_between_its_markers(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "ROOT", tmp_path)
-    monkeypatch.setattr(startup, "measure", lambda: {"times": 1, "rows": []})
-    page = tmp_path / "data/reference/BENCH.md"
-    page.parent.mkdir(parents=True)
-    for old in ("", "old text\n"):
-        page.write_text(f"above\n<!-- bench startup -->\n{old}<!-- /bench startup -->\nbelow\n")
+@pytest.mark.parametrize(("load", "quiet"), [(0.2, True), (3.0, False)])
+def test_a_record_says_what_was_measured_and_how_quietly(
+    tmp_path, monkeypatch, capsys, load, quiet
+):
+    monkeypatch.setattr(bench.records, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(bench.os, "getloadavg", lambda: (load, 9.0, 9.0))
+    rows = [{"name": "import torch", "seconds": 1.25, "range": [1, 2]}]
+    monkeypatch.setattr(startup, "measure", lambda: {"times": 3, "rows": rows})
+    with (
+        nullcontext() if quiet else pytest.warns(UserWarning, match="not a quiet machine: load 3.0")
+    ):
         bench.main(["startup"])
-        text = page.read_text()
-        assert text.startswith("above\n<!-- bench startup -->\n| start | seconds |")
-        assert text.endswith("<!-- /bench startup -->\nbelow\n") and "old" not in text
     record = json.loads((tmp_path / "data/reference/bench_startup.json").read_text())
-    assert record["rows"] == [] and record["machine"] in text
-    page.write_text("no markers")
-    with pytest.raises(ValueError, match="BENCH.md holds no markers of startup"):
-        bench.main(["startup"])
-    assert page.read_text() == "no markers"
+    assert record["rows"] == rows and record["part"] == "startup"
+    assert record["quiet"] is quiet and record["load"] == load and record["versions"]["torch"]
+    assert "import torch" in capsys.readouterr().out
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="no part lunch; it has training, startup"):
+    with pytest.raises(ValueError, match="no part lunch; it has training, sequences"):
         bench.main(["lunch"])
 
 

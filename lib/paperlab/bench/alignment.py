@@ -1,7 +1,7 @@
-"""Preference tuning's own costs: an OTPO step next to a DPO step, our transport next to POT's.
+"""Preference tuning's own costs: an OTPO step beside a DPO step, our transport beside POT's.
 
-Both sides of a comparison run in turn in one process, and what is reported is the median over
-rounds. The language model is `TinyLM` at its default size on random bytes; its reference is
+Both sides of a comparison run in turn in one process on one thread; reported are medians of
+processor time over rounds. The language model is `TinyLM` at its default size on random bytes; its reference is
 computed beforehand, so that a step is one forward pass, the weights, the loss, the backward pass
 and the optimiser.
 """
@@ -21,54 +21,22 @@ from ..align.tuning import PreferenceTuning
 from ..lm.preferences import BYTES, Pair, Preferences
 from ..lm.tiny_lm import TinyLM
 from ..machine import use_threads
+from . import limits
 
-PAIRS, PROMPT, TOKENS, DIM, THREADS = 8, 64, 256, 128, 2
+PAIRS, PROMPT, TOKENS, DIM, THREADS = 8, 64, 256, 128, 1
 EPSILONS = (1.0, 0.1)  # the authors' two settings
 
 
 def measure(rounds: int = 9) -> dict:
-    """Milliseconds of both steps and of both solvers, and tokens a second. rounds >= 1.
+    """Milliseconds of both steps and of both solvers, with the ratio; tokens a second. rounds >= 1.
 
     Raises ModuleNotFoundError without POT.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     use_threads(THREADS)
-    return {
-        "pairs": PAIRS,
-        "tokens": TOKENS,
-        "threads": THREADS,
-        "rounds": rounds,
-        "step": _steps(rounds),
-        "transport": [_transport(epsilon, rounds) for epsilon in EPSILONS],
-    }
-
-
-def markdown(found: dict) -> str:
-    """The README's table of a `measure`."""
-    step = found["step"]
-    lines = [
-        "| alignment | ours | beside it | ratio |",
-        "|---|---:|---:|---:|",
-        f"| OTPO step, DPO step ({step['parameters'] / 1e6:.1f} M weights), ms | {step['otpo']:.0f} | "
-        f"{step['dpo']:.0f} | {step['otpo'] / step['dpo']:.2f} |",
-        f"| tokens trained on a second, OTPO and DPO | {step['tokens_per_second']['otpo']:,.0f} | "
-        f"{step['tokens_per_second']['dpo']:,.0f} | |",
-    ]
-    for row in found["transport"]:
-        lines.append(
-            f"| transport of {found['pairs']} pairs of {found['tokens']} tokens, ε₁ = {row['reg']:g}: "
-            f"ours, POT's loop, ms | {row['ours']:.1f} | {row['pot']:.1f} | "
-            f"{row['ours'] / row['pot']:.2f} |"
-        )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{found['threads']} threads, medians of {found['rounds']} alternating rounds; a batch is "
-            f"{found['pairs']} pairs of {found['tokens']} tokens a response.",
-        ]
-    )
+    about = {"pairs": PAIRS, "tokens": TOKENS, "dim": DIM, "threads": THREADS, "rounds": rounds}
+    return {**about, "rows": [_steps(rounds), *(_transport(e, rounds) for e in EPSILONS)]}
 
 
 def _steps(rounds: int) -> dict:
@@ -79,10 +47,10 @@ def _steps(rounds: int) -> dict:
 
     rows = tuple(Pair(word(PROMPT), word(TOKENS), word(TOKENS)) for _ in range(PAIRS))
     pairs = Preferences("random bytes", rows, BYTES)
-    steps = {}
+    steps, modules = {}, {}
     for weighting in ("dpo", "otpo"):
         torch.manual_seed(0)
-        module = PreferenceTuning(TinyLM(pairs.vocabulary, DIM), weighting)
+        module = modules[weighting] = PreferenceTuning(TinyLM(pairs.vocabulary, DIM), weighting)
         batch = module.refer(pairs).take(range(PAIRS))
         optimizer = torch.optim.AdamW(module.policy.parameters(), 1e-4)
 
@@ -93,11 +61,18 @@ def _steps(rounds: int) -> dict:
 
         steps[weighting] = step
     took = _in_turn(steps, rounds)
-    tokens = 2 * PAIRS * (PROMPT + TOKENS)
+    weights = list(modules["otpo"].policy.parameters())
+    limit = limits.least(limits.watch([steps["otpo"]]), weights, torch.float32)
     return {
-        **took,
-        "parameters": sum(p.numel() for p in module.policy.parameters()),
-        "tokens_per_second": {k: 1000 * tokens / v for k, v in took.items()},
+        "name": "OTPO step",
+        "peer": "DPO step",
+        "ours_ms": took["otpo"],
+        "peer_ms": took["dpo"],
+        "ratio": took["dpo"] / took["otpo"],
+        "tokens_per_second": 1000 * 2 * PAIRS * (PROMPT + TOKENS) / took["otpo"],
+        "parameters": sum(w.numel() for w in weights),
+        "share": limit["least_ms"] / took["otpo"],
+        "limit": limit,
     }
 
 
@@ -122,7 +97,14 @@ def _transport(reg: float, rounds: int) -> dict:
             {"ours": lambda: otpo.unbalanced_sinkhorn(cost, mass, mass, reg, 0.2), "pot": loop},
             rounds,
         )
-    return {"reg": reg, **took}
+    name, ratio = f"transport, ε₁ = {reg:g}", took["pot"] / took["ours"]
+    return {
+        "name": name,
+        "peer": "POT's loop",
+        "ours_ms": took["ours"],
+        "peer_ms": took["pot"],
+        "ratio": ratio,
+    }
 
 
 def _in_turn(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -130,7 +112,7 @@ def _in_turn(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, flo
     took: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            took[name].append(1000 * (time.perf_counter() - start))
+            took[name].append(1000 * (time.process_time() - start))
     return {name: statistics.median(values[1:]) for name, values in took.items()}

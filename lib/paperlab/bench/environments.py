@@ -1,8 +1,9 @@
 """Steps a second of our environments beside a plain Gymnasium loop on the same one.
 
-Everything on one core. The plain loop steps an environment that does one thing at a time with
-Python's numbers, `PlainFunnel`, as one would write it first: it is faster than a batch of one.
-Medians over runs in turn, so that a busy moment does not fall on one side alone.
+One core, and its processor time. The plain loop steps an environment that does one thing at a time
+with Python's numbers, `PlainFunnel`, as one would write it first: it is faster than a batch of one.
+Medians over runs in turn. The limit of a vector is the time to draw its random numbers: a step's
+draws are noted, and drawn again alone.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import numpy as np
 from ..rl.worlds.environments import WorldVectorEnv
 from ..rl.worlds.funnel import CLICK, FOLLOW, GIFT, FunnelModel
 from ..rl.worlds.live import LiveModel
+from . import limits
 
 RUNS, LOGGED, VECTOR, PLAIN = 5, 10_000_000, 2_000_000, 20_000
 ENVS = 8192
+WARM, STEPS = 5, 20  # steps before draws are noted, and noted steps
 
 
 class PlainFunnel(gymnasium.Env):
@@ -84,6 +87,45 @@ def logged(model: FunnelModel | LiveModel, n: int) -> int:
     return n
 
 
+VECTORS = {
+    "UserAuthorFunnel": lambda: WorldVectorEnv(FunnelModel(), ENVS, 50),
+    "LiveAlloc": lambda: WorldVectorEnv(LiveModel(), ENVS, 200),
+}
+
+
+class _Noted(np.random.Generator):
+    """A generator that notes its draws, to draw the same again."""
+
+    def __init__(self):
+        super().__init__(np.random.PCG64(0))
+        self.draws: list[Callable[[], object]] = []
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name not in ("random", "standard_normal", "standard_exponential", "integers", "choice"):
+            return found
+
+        def draw(*args, **options):
+            self.draws.append(lambda: found(*args, **options))
+            return found(*args, **options)
+
+        return draw
+
+
+def drawing(env: WorldVectorEnv) -> float:
+    """Seconds that the random numbers of a step take by themselves."""
+    env.np_random = noted = _Noted()
+    env.reset()
+    actions = np.zeros(env.num_envs, int)
+    for _ in range(WARM):
+        env.step(actions)
+    noted.draws.clear()
+    for _ in range(STEPS):
+        env.step(actions)
+    draws = list(noted.draws)
+    return limits.fastest(lambda: [draw() for draw in draws]) / STEPS
+
+
 def measure(runs: int = RUNS, scale: float = 1.0) -> dict:
     """Steps a second, medians over ``runs`` >= 1. scale: of the work in each run, for a trial."""
     if runs < 1:
@@ -91,41 +133,24 @@ def measure(runs: int = RUNS, scale: float = 1.0) -> dict:
     n = {"log": int(LOGGED * scale), "vector": int(VECTOR * scale), "plain": int(PLAIN * scale)}
     forgetting = FunnelModel(forgetting=0.01)
     ways: dict[tuple[str, str], Callable[[], int]] = {
-        ("UserAuthorFunnel", "plain Gymnasium loop"): lambda: plain(PlainFunnel(), n["plain"]),
-        ("UserAuthorFunnel", f"our vector, {ENVS} pairs"): lambda: vector(
-            WorldVectorEnv(FunnelModel(), ENVS, 50), n["vector"]
-        ),
-        ("UserAuthorFunnel", "our log_dataset"): lambda: logged(FunnelModel(), n["log"]),
-        ("UserAuthorFunnel, forgetting .01", "our log_dataset"): lambda: logged(
-            forgetting, n["log"]
-        ),
-        ("LiveAlloc", f"our vector, {ENVS} sessions"): lambda: vector(
-            WorldVectorEnv(LiveModel(), ENVS, 200), n["vector"]
-        ),
-        ("LiveAlloc", "our log_dataset"): lambda: logged(LiveModel(), n["vector"]),
+        ("UserAuthorFunnel", "plain loop"): lambda: plain(PlainFunnel(), n["plain"]),
+        **{(e, "vector"): lambda m=m: vector(m(), n["vector"]) for e, m in VECTORS.items()},
+        ("UserAuthorFunnel", "log_dataset"): lambda: logged(FunnelModel(), n["log"]),
+        ("UserAuthorFunnel, forgetting .01", "log_dataset"): lambda: logged(forgetting, n["log"]),
+        ("LiveAlloc", "log_dataset"): lambda: logged(LiveModel(), n["vector"]),
     }
     speeds: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
     for _ in range(runs):
         for way, work in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             steps = work()
-            speeds[way].append(steps / (time.perf_counter() - start))
-    rows = [
-        {"environment": e, "way": w, "speed": statistics.median(s), "range": [min(s), max(s)]}
-        for (e, w), s in speeds.items()
-    ]
-    return {"runs": runs, "rows": rows}
-
-
-def markdown(found: dict) -> str:
-    """A line a way, with its ratio to the plain loop where there is one."""
-    lines = ["| environment | way | steps/s | range | times the loop |", "|---|---|---:|---:|---:|"]
-    loop = {r["environment"]: r["speed"] for r in found["rows"] if "loop" in r["way"]}
-    for r in found["rows"]:
-        base = loop.get(r["environment"].split(",")[0])
-        times = f"{r['speed'] / base:,.0f}" if base else ""
-        spread = "–".join(f"{v:,.0f}" for v in r["range"])
-        lines.append(
-            f"| {r['environment']} | {r['way']} | {r['speed']:,.0f} | {spread} | {times} |"
-        )
-    return "\n".join([*lines, "", f"One core; medians of {found['runs']} runs in turn."])
+            speeds[way].append(steps / (time.process_time() - start))
+    loop = statistics.median(speeds["UserAuthorFunnel", "plain loop"])
+    rows = []
+    for (name, way), found in speeds.items():
+        speed = statistics.median(found)
+        row = {"environment": name, "way": way, "speed": speed, "range": [min(found), max(found)]}
+        row["ratio"] = speed / loop if name.startswith("UserAuthorFunnel") else None
+        row["share"] = drawing(VECTORS[name]()) * speed / ENVS if way == "vector" else None
+        rows.append(row)
+    return {"runs": runs, "envs": ENVS, "threads": 1, "rows": rows}

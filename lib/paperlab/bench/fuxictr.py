@@ -8,7 +8,6 @@ take the one that holds all rows in memory; the others stream them from npz bloc
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from ..data.schema import Schema
 from ..data.store import SPLITS, Log, Split
 from ..nn.click import ClickModel
 from ..nn.embedding import FeatureEmbedding as FusedEmbedding
+from .clock import Clock
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -60,6 +60,12 @@ class Peer(BaseModel):
 
     def answer(self, logit: Float[Tensor, "B 1"]) -> dict[str, Float[Tensor, "B 1"]]:
         return {"y_pred": self.output_activation(logit)}
+
+    def train_step(self, batch_data: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """Its own step; then the clock ticks."""
+        loss = super().train_step(batch_data)
+        self.clock.tick(len(batch_data[self.feature_map.labels[0]]))
+        return loss
 
     def eval_step(self) -> None:
         """Not during training: the bench scores the test part itself, untimed."""
@@ -215,16 +221,14 @@ def save_npz(log: Log, folder: Path) -> None:
         np.savez(folder / f"{part}.npz", **dict(zip(names, columns.T, strict=False)))
 
 
-def loader(
-    schema: Schema, folder: Path, part: str, batch_size: int, workers: int = 0
-) -> NpzDataLoader:
+def loader(features: FeatureMap, folder: Path, part: str, batch_size: int) -> NpzDataLoader:
     """Its in-memory loader over a part that ``save_npz`` wrote; only ``train`` is shuffled."""
     return NpzDataLoader(
-        feature_map(schema),
+        features,
         str(folder / f"{part}.npz"),
         batch_size=batch_size,
         shuffle=part == "train",
-        num_workers=workers,
+        num_workers=0,
     )
 
 
@@ -271,25 +275,16 @@ def _copy_tables(schema: Schema, embed: FusedEmbedding, tables: list[FeatureEmbe
             weight.copy_(columns.t() if f.kind == "numeric" else columns)
 
 
-def train(
-    ours: ClickModel, theirs: Peer, log: Log, folder: Path, batch_size: int, workers: int
-) -> dict[str, float]:
-    """One epoch of its own ``fit`` over ``folder/train.npz``, from the weights of ours.
+def train(theirs: Peer, log: Log, folder: Path, batch_size: int) -> dict[str, float]:
+    """One epoch of its own ``fit`` over ``folder/train.npz``.
 
-    workers: processes of its loader; 0 collates between steps, 1 is its default.
-    Returns seconds of training, rows trained on, AUC on the test part.
+    Returns processor seconds of training, rows trained on in them, AUC on the test part.
     """
-    copy_weights(ours, theirs)
-    rows = loader(log.schema, folder, "train", batch_size, workers)
-    start = time.perf_counter()
-    theirs.fit(rows, epochs=1)
-    seconds = time.perf_counter() - start
-    scores = torch.from_numpy(theirs.predict(loader(log.schema, folder, "test", batch_size)))
-    return {
-        "seconds": seconds,
-        "rows": rows.num_samples,
-        "auc": metrics.auc(scores, log.test.labels[:, 0]),
-    }
+    theirs.clock = Clock()
+    theirs.fit(loader(theirs.feature_map, folder, "train", batch_size), epochs=1)
+    test = loader(theirs.feature_map, folder, "test", batch_size)
+    scores = torch.from_numpy(theirs.predict(test))
+    return theirs.clock.run() | {"auc": metrics.auc(scores, log.test.labels[:, 0])}
 
 
 def _linears(model: nn.Module) -> list[nn.Linear]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from fuxictr.features import FeatureMap
-from fuxictr.pytorch.dataloaders.npz_dataloader import NpzDataLoader
 from fuxictr.pytorch.layers import DIN_Attention, FeatureEmbeddingDict, MLP_Block
 from torch import Tensor, nn
 
-from .. import metrics
 from ..data.schema import Schema
 from ..data.store import SPLITS, Log
 from ..interest.baselines.din import DIN as OurDIN
@@ -86,19 +83,6 @@ def save_npz(log: Log, folder: Path) -> None:
         )
 
 
-def loader(
-    schema: Schema, folder: Path, part: str, batch_size: int, workers: int = 0
-) -> NpzDataLoader:
-    """Its in-memory loader over a part that ``save_npz`` wrote; only ``train`` is shuffled."""
-    return NpzDataLoader(
-        feature_map(schema),
-        str(folder / f"{part}.npz"),
-        batch_size=batch_size,
-        shuffle=part == "train",
-        num_workers=workers,
-    )
-
-
 @torch.no_grad()
 def copy_weights(ours: OurDIN, theirs: DIN) -> None:
     """Make both the same function: Linears in order of place, tables field by field.
@@ -115,17 +99,3 @@ def copy_weights(ours: OurDIN, theirs: DIN) -> None:
     parts = ours.embed.table.weight.split([f.size for f in fields])
     for f, part in zip(fields, parts, strict=True):
         theirs.embedding.embedding_layers[f.name].weight.copy_(part)
-
-
-def train(
-    ours: OurDIN, theirs: DIN, log: Log, folder: Path, batch_size: int, workers: int
-) -> dict[str, float]:
-    """One epoch of its own ``fit``, from the weights of ours: seconds, rows, AUC on the test part."""
-    copy_weights(ours, theirs)
-    rows = loader(log.schema, folder, "train", batch_size, workers)
-    start = time.perf_counter()
-    theirs.fit(rows, epochs=1)
-    seconds = time.perf_counter() - start
-    scores = torch.from_numpy(theirs.predict(loader(log.schema, folder, "test", batch_size)))
-    auc = metrics.auc(scores, log.test.labels[:, 0])
-    return {"seconds": seconds, "rows": rows.num_samples, "auc": auc}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -10,34 +12,28 @@ import numpy as np
 
 from ..machine import peak_memory_mb
 from .criteo_shaped import HASHES, INTEGERS
-from .training import alone
+from .processes import alone
 
-ROWS, CHUNK = 20_000_000, 500_000
+ROWS, CHUNK = 1_000_000, 500_000
 EVERY = 100_000  # a row in so many is malformed
 
 
-def measure(rows: int = ROWS) -> dict:
-    """Write ``rows`` >= 1 rows as a file, prepare it in a fresh process, and count what came out."""
+def measure(rows: int = ROWS, times: int = 3) -> dict:
+    """Write ``rows`` >= 1 rows as a file, prepare it in fresh processes, and count what came out.
+
+    Seconds are the processor's, of all threads, median of ``times`` >= 1.
+    """
     if rows < 1:
         raise ValueError(f"preparation bench needs rows >= 1, got {rows}")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "train.txt"
         write_text(source, rows)
-        return {"rows": rows, "bytes": source.stat().st_size, **alone(prepare_once, str(source))}
-
-
-def markdown(found: dict) -> str:
-    """One line."""
-    kept = sum(found["stored"].values())
-    return (
-        "| rows of text | GB | seconds | rows/s | peak memory, MB | stored | put aside |\n"
-        "|---:|---:|---:|---:|---:|---:|---:|\n"
-        f"| {found['rows']:,} | {found['bytes'] / 1e9:.1f} | {found['seconds']:.0f} | "
-        f"{found['rows'] / found['seconds']:,.0f} | {found['peak_mb']:,} | {kept:,} | "
-        f"{found['rejected']:,} |\n\n"
-        "Criteo's 40 columns, tab-separated, into an int32 and a float32 matrix a split, in two "
-        "streaming passes; one row in 100,000 has a missing column."
-    )
+        size = source.stat().st_size
+        runs = [alone(prepare_once, str(source)) for _ in range(times)]
+    seconds = statistics.median(r["seconds"] for r in runs)
+    row = {"lines": rows, "bytes": size, **runs[0], "seconds": seconds}
+    row |= {"speed": rows / seconds, "peak_mb": max(r["peak_mb"] for r in runs)}
+    return {"times": times, "rows": [row]}
 
 
 def write_text(path: Path, rows: int, seed: int = 0) -> None:
@@ -77,11 +73,12 @@ def prepare_once(source: str) -> dict:
 
     path = Path(source)
     store = path.with_name("store")
-    start = time.perf_counter()
+    shutil.rmtree(store, ignore_errors=True)
+    start = time.process_time()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*malformed rows.*")  # they are what is counted here
         prepare(TextSource(path, criteo.COLUMNS), criteo.recipe(min_count=10), store, {})
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     notes = json.loads((store / "notes.json").read_text())
     return {
         "seconds": seconds,

@@ -150,8 +150,17 @@ def test_the_plain_environment_of_the_bench_is_the_same_one():
 
 def test_the_bench_measures_and_prints():
     found = bench.measure(1, scale=0.001)
-    text = bench.markdown(found)
     assert len(found["rows"]) == 6 and all(r["speed"] > 0 for r in found["rows"])
-    assert text.count("our log_dataset") == 3 and "plain Gymnasium loop" in text
+    assert found["rows"][0]["ratio"] == 1
+    assert [r["environment"] for r in found["rows"] if r["share"]] == list(bench.VECTORS)
     with pytest.raises(ValueError, match="runs must be at least 1"):
         bench.measure(0)
+
+
+def test_the_bench_draws_what_a_step_drew():
+    noted = bench._Noted()
+    first = [noted.random(3), noted.standard_normal(2)]
+    assert len(noted.draws) == 2
+    again = [draw() for draw in list(noted.draws)]
+    assert [len(a) for a in again] == [3, 2] and not np.array_equal(first[0], again[0])
+    assert len(noted.draws) == 2  # drawing again notes nothing
