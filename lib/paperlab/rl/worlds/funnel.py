@@ -222,7 +222,11 @@ class FunnelModel:
         self._reward = (reward - self.boost_costs[action]).astype(np.float32)
 
     def expose(self, draw: np.random.Generator, state: Batch, action: Batch) -> Exposures:
-        """Outcome, gap and next states of a batch of exposures. state: 4 k + z, 0..15."""
+        """Outcome, gap and next states of a batch of exposures. state: 4 k + z, 0..15.
+
+        Raises ValueError for actions outside 0..n_actions-1.
+        """
+        action = mdp.valid_actions(action, (len(state),), self.n_actions)
         row = state * np.intp(self.n_actions) + action
         return self._unfold(draw, self._by_cell.draw(draw, row))
 
