@@ -110,7 +110,7 @@ def run(
 
     name: the paper's slug.
     data: name of a data set, NAME or NAME/PART, or what `paperlab.data.load` returns.
-    seeds: of the initial weights and the order of rows; an interval needs three.
+    seeds: of the initial weights and the order of rows; with one the interval covers test rows only.
     only: the contenders that are compared, the method among them; all by default.
     tell: called with a line of text after each trained model.
     settings: of the kind's ``score``, in place of the manifest's.
