@@ -39,6 +39,6 @@ def bars_frappe(log: Log, seed: int = 0) -> Log:
         parts[part] = replace(split, ids=ids)
     order = torch.from_numpy(draw.permutation(len(parts["train"])))
     moved, left = (parts["train"].rows(i) for i in order.tensor_split([len(order) // MOVED]))
-    columns = ("ids", "values", "users")
+    columns = [k for k in ("ids", "values", "users") if getattr(left, k) is not None]
     valid = {k: torch.cat([getattr(parts["valid"], k), getattr(moved, k)]) for k in columns}
     return replace(log, train=left, valid=replace(parts["valid"], **valid), test=parts["test"])
