@@ -1,15 +1,15 @@
 """MLCC: Yu et al., "Compress, Cross and Scale: Multi-Level Compression Cross Networks for Efficient
 Scaling in Recommender Systems", 2026 (arXiv 2602.12041), after its abstract and released module.
 
-A sample writes the weights of H small networks (global compressor, GC); these cross every field's
-embedding (progressive layered crossing, PLC); a linear map of its own brings every field back to a
-small width (local compressor, LC); fields are weighed (squeeze and excitation, SE). Channels, each
-a part of the embedding with a GC and a PLC of its own, make it MC-MLCC.
+The weights of H small networks are generated from each sample (global compressor, GC). These networks
+cross every field's embedding (progressive layered crossing, PLC). One linear map per field compresses
+the result (local compressor, LC), and squeeze and excitation (SE) weighs the fields. With several
+channels (MC-MLCC) the embedding is cut into parts, each with its own GC and PLC.
 
 Ours: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of columns (level by
 level, then head by head: a permutation of the released one); linear layers start Xavier normal like
 everywhere in this library (released: uniform of the same variance) and the LC field by field, on a
-field's own fans; embeddings start N(0, 0.01) (released: Xavier over the whole table, which for a
+field's own fans; embeddings start N(0, 0.01²) (released: Xavier over the whole table, which for a
 million rows leaves products of two embeddings near 1e-5 and of three near 1e-8).
 """
 
@@ -231,7 +231,7 @@ def _check(num_fields, emb, heads, dims, keep, emb_out, channels, phi) -> None:
 
 
 def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
-    """What `paperlab.tryout` compares: one channel, two, and a plain network on the same table."""
+    """Models that `paperlab.tryout` compares: MC-MLCC (two channels), MLCC (one), a plain network, LR."""
 
     def mlcc(channels: int):
         more = {"heads": 2, "channels": channels, "dropout": 0.0}
