@@ -3,7 +3,7 @@
 Two plain MLPs read the same fields, each through its own gate, and a bilinear form joins their
 outputs (arXiv 2304.00902). A gate without context fields is a learned constant here. The released
 code puts a hidden layer before that constant, which never gets a gradient because its context vector
-and biases start at zero; ``init_ctx_std`` above 0 (our option) makes that layer trainable.
+and biases start at zero; ``init_ctx_std`` above 0 (not in the paper) makes that layer trainable.
 """
 
 from __future__ import annotations
