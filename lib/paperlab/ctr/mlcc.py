@@ -6,11 +6,12 @@ cross every field's embedding (progressive layered crossing, PLC). One linear ma
 the result (local compressor, LC), and squeeze and excitation (SE) weighs the fields. With several
 channels (MC-MLCC) the embedding is cut into parts, each with its own GC and PLC.
 
-Not in the released code: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of columns (level by
-level, then head by head: a permutation of the released one); linear layers start Xavier normal like
-everywhere in this library (released: uniform of the same variance) and the LC field by field, on a
-field's own fans; embeddings start N(0, 0.01²) (released: Xavier over the whole table, which for a
-million rows leaves products of two embeddings near 1e-5 and of three near 1e-8).
+Not in the released code: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of
+columns (level by level, then head by head: a permutation of the released one); linear layers that
+start Xavier normal like everywhere in this library (released: uniform of the same variance), the LC
+field by field, on a field's own fans; embeddings that start N(0, 0.01²) (released: Xavier over the
+whole table, which for a million rows leaves products of two embeddings near 1e-5 and of three near
+1e-8).
 """
 
 from __future__ import annotations
