@@ -1,16 +1,17 @@
 """MLCC: Yu et al., "Compress, Cross and Scale: Multi-Level Compression Cross Networks for Efficient
 Scaling in Recommender Systems", 2026 (arXiv 2602.12041), after its abstract and released module.
 
-A sample writes the weights of H small networks (global compressor, GC); these cross every field's
-embedding (progressive layered crossing, PLC); a linear map of its own brings every field back to a
-small width (local compressor, LC); fields are weighed (squeeze and excitation, SE). Channels, each
-a part of the embedding with a GC and a PLC of its own, make it MC-MLCC.
+The weights of H small networks are generated from each sample (global compressor, GC). These networks
+cross every field's embedding (progressive layered crossing, PLC). One linear map per field compresses
+the result (local compressor, LC), and squeeze and excitation (SE) weighs the fields. With several
+channels (MC-MLCC) the embedding is cut into parts, each with its own GC and PLC.
 
-Ours: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of columns (level by
-level, then head by head: a permutation of the released one); linear layers start Xavier normal like
-everywhere in this library (released: uniform of the same variance) and the LC field by field, on a
-field's own fans; embeddings start N(0, 0.01) (released: Xavier over the whole table, which for a
-million rows leaves products of two embeddings near 1e-5 and of three near 1e-8).
+Not in the released code: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of
+columns (level by level, then head by head: a permutation of the released one); linear layers that
+start Xavier normal like everywhere in this library (released: uniform of the same variance), the LC
+field by field, on a field's own fans; embeddings that start N(0, 0.01²) (released: Xavier over the
+whole table, which for a million rows leaves products of two embeddings near 1e-5 and of three near
+1e-8).
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class MLCCBlock(nn.Module):
     emb_out: E' >= 1. channels: C >= 1. raw: whether the LC sees the embeddings too.
     phi: ``identity`` (released), ``relu``, ``tanh`` or ``sigmoid`` between levels.
     se: squeeze and excitation at the end.
-    static (ours): Theta are learned constants, the same for all samples: nothing is crossed.
-    shared (ours): one LC for all fields. norm (ours): the GC reads LayerNorm(x), without weights,
+    static: Theta are learned constants, the same for all samples: nothing is crossed.
+    shared: one LC for all fields. norm: the GC reads LayerNorm(x), without weights,
     of every field and channel, so that Theta starts at order 1 however small embeddings start.
     Raises ValueError for numbers out of range and an unknown phi.
     """
@@ -165,7 +166,7 @@ class MLCC(ClickModel):
     """Embeddings, one `MLCCBlock` (or ``layers`` of them), and an MLP on what it gives (step 6).
 
     dim: width of a field's vector over all channels (C E), a multiple of ``channels``; MC-MLCC is
-    ``channels`` > 1. layers (ours) >= 1: all blocks but the last give C E coordinates, the next
+    ``channels`` > 1. layers >= 1: all blocks but the last give C E coordinates, the next
     one's input, so that orders multiply. widths, dropout: the head, see `MLP`; without widths it is
     linear. options: see `ClickModel`. Everything else: see
     `MLCCBlock`.
@@ -231,7 +232,7 @@ def _check(num_fields, emb, heads, dims, keep, emb_out, channels, phi) -> None:
 
 
 def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
-    """What `paperlab.tryout` compares: one channel, two, and a plain network on the same table."""
+    """Models that `paperlab.tryout` compares: MC-MLCC (two channels), MLCC (one), a plain network, LR."""
 
     def mlcc(channels: int):
         more = {"heads": 2, "channels": channels, "dropout": 0.0}
