@@ -304,6 +304,7 @@ def test_lines_are_counted_through_all_files(tmp_path):
         ("x.csv", b"click,a\n1\n", "no row could be read: line 2: 1 columns, not 2"),
         ("x.csv", b"click,a,a\n1,2,3\n", "x.csv: columns occur twice: a"),
         ("x.csv", "click,a\n1,2\n".encode("utf-16"), "x.csv is no UTF-8 text .*: save it as UTF-8"),
+        ("x.csv", b"click,\x1b\x02\xf3\n1,2\n", "x.csv is no text: .* control characters"),
         ("x.csv.gz", b"click,a\n1,2\n", "x.csv.gz is broken"),
         ("x.jsonl", b"", "x.jsonl has no line with a JSON object"),
         ("x.jsonl", b"[1]\nnull\n" + b"[" * 10**5, "x.jsonl has no line with a JSON object"),

@@ -29,6 +29,7 @@ CHUNK_BYTES = 48 << 20
 CHUNK_ROWS = 250_000
 QUOTED_LINES = 100  # lines that a quoted cell may span
 BOM = b"\xef\xbb\xbf"
+CONTROL = {*range(32), 127} - {*b"\t\n\v\f\r"}  # bytes that no line of text holds
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 GZIP = 1100  # how much smaller than its text a .gz can be at most
 
@@ -249,11 +250,13 @@ def measured(path: Path) -> tuple[int | None, int, int, str]:
 
 
 def first_line(path: Path) -> str:
-    """The first line of a file of text; raises ValueError where it is UTF-16."""
+    """The first line of a file of text; raises ValueError where it is UTF-16 or binary."""
     with fetch.reading(path), unpacked(path) as file:
         first = file.readline()
     if first.startswith(UTF_16) or b"\0" in first:
         raise ValueError(f"{path.name} is no UTF-8 text (UTF-16?): save it as UTF-8")
+    if set(first) & CONTROL:  # else a message would print them as names of columns
+        raise ValueError(f"{path.name} is no text: its first line has control characters")
     return first.removeprefix(BOM).decode("utf-8", "replace").strip()
 
 
