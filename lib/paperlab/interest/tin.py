@@ -156,6 +156,7 @@ def contenders() -> dict[str, Callable[[Schema, int | None], InterestModel]]:
     return {
         "TIN": head(TIN),
         "DIN": head(DIN, **attention),
+        "DIN + TR": head(DIN, tr=True, **attention),
         "DIN + position": head(DIN, encoding="absolute", **attention),
         "SASRec": head(SASRec),
         "average": head(TIN, tte=False, ta=False, tr=False),
