@@ -1,9 +1,9 @@
 """FinalMLP: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAAI 2023.
 
-Two plain MLPs read the same fields, each through its own gate, and a bilinear form joins what they
-give (arXiv 2304.00902). A context-free gate is written down as what training can reach: a learned
-constant. The released code puts a hidden layer before it that never gets a gradient, because its
-context and biases start at zero; ``init_ctx_std`` brings that layer to life (ours).
+Two plain MLPs read the same fields, each through its own gate, and a bilinear form joins their
+outputs (arXiv 2304.00902). A gate without context fields is a learned constant here. The released
+code puts a hidden layer before that constant, which never gets a gradient because its context vector
+and biases start at zero; ``init_ctx_std`` above 0 (not in the paper) makes that layer trainable.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class BilinearFusion(nn.Module):
 
 
 class FeatureGate(nn.Module):
-    """g = 2 sigma(MLP(c)) in (0, 2), one number a coordinate of the flattened fields.
+    """Gate g = 2 sigma(MLP(c)) in (0, 2): one number per coordinate of the flattened fields.
 
     fields: names of the context fields; c is their embedding, from tables of the gate's own. Without
         fields g = 2 sigma(b) for all rows, b learned from 0 (what the released code's gate comes
@@ -162,12 +162,12 @@ class DualMLP(ClickModel):
         return BilinearFusion(self.streams[0].d_out, self.streams[1].d_out, heads)
 
     def inputs(self, batch: Batch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """What each stream reads: h_1 and h_2."""
+        """Inputs of the two streams, h_1 and h_2."""
         e = self.embed(batch).flatten(1)
         return e, e
 
     def outputs(self, batch: Batch) -> tuple[Float[Tensor, "B d1"], Float[Tensor, "B d2"]]:
-        """What each stream gives: o_1 and o_2."""
+        """Outputs of the two streams, o_1 and o_2."""
         h1, h2 = self.inputs(batch)
         return self.streams[0](h1), self.streams[1](h2)
 
@@ -176,7 +176,7 @@ class DualMLP(ClickModel):
 
 
 class TwoMLPs(DualMLP):
-    """An ensemble of DualMLP's two streams, as a control: a table and a loss each, mean of logits.
+    """DualMLP's two streams as an ensemble (a control): a table and a loss each, mean of logits.
 
     The loss is the sum of the two streams' losses, so that neither learns from the other. What they
     share is the order of rows, the learning rate and the check whose weights are kept.
@@ -264,7 +264,7 @@ class FinalMLP(DualMLP):
 
 
 def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:
-    """What `paperlab.tryout` compares: FinalMLP, its parts, one MLP, LR. Gates read no context."""
+    """Models that `paperlab.tryout` compares: FinalMLP (gates without context), its parts, MLP, LR."""
     heads = 4
 
     def streams(model: type[DualMLP], **more):

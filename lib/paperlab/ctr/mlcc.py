@@ -6,11 +6,12 @@ cross every field's embedding (progressive layered crossing, PLC). One linear ma
 the result (local compressor, LC), and squeeze and excitation (SE) weighs the fields. With several
 channels (MC-MLCC) the embedding is cut into parts, each with its own GC and PLC.
 
-Ours: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of columns (level by
-level, then head by head: a permutation of the released one); linear layers start Xavier normal like
-everywhere in this library (released: uniform of the same variance) and the LC field by field, on a
-field's own fans; embeddings start N(0, 0.01²) (released: Xavier over the whole table, which for a
-million rows leaves products of two embeddings near 1e-5 and of three near 1e-8).
+Not in the released code: the options ``norm``, ``static``, ``shared`` and ``layers``; the order of
+columns (level by level, then head by head: a permutation of the released one); linear layers that
+start Xavier normal like everywhere in this library (released: uniform of the same variance), the LC
+field by field, on a field's own fans; embeddings that start N(0, 0.01²) (released: Xavier over the
+whole table, which for a million rows leaves products of two embeddings near 1e-5 and of three near
+1e-8).
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class MLCCBlock(nn.Module):
     emb_out: E' >= 1. channels: C >= 1. raw: whether the LC sees the embeddings too.
     phi: ``identity`` (released), ``relu``, ``tanh`` or ``sigmoid`` between levels.
     se: squeeze and excitation at the end.
-    static (ours): Theta are learned constants, the same for all samples: nothing is crossed.
-    shared (ours): one LC for all fields. norm (ours): the GC reads LayerNorm(x), without weights,
+    static: Theta are learned constants, the same for all samples: nothing is crossed.
+    shared: one LC for all fields. norm: the GC reads LayerNorm(x), without weights,
     of every field and channel, so that Theta starts at order 1 however small embeddings start.
     Raises ValueError for numbers out of range and an unknown phi.
     """
@@ -165,7 +166,7 @@ class MLCC(ClickModel):
     """Embeddings, one `MLCCBlock` (or ``layers`` of them), and an MLP on what it gives (step 6).
 
     dim: width of a field's vector over all channels (C E), a multiple of ``channels``; MC-MLCC is
-    ``channels`` > 1. layers (ours) >= 1: all blocks but the last give C E coordinates, the next
+    ``channels`` > 1. layers >= 1: all blocks but the last give C E coordinates, the next
     one's input, so that orders multiply. widths, dropout: the head, see `MLP`; without widths it is
     linear. options: see `ClickModel`. Everything else: see
     `MLCCBlock`.
