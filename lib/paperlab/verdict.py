@@ -321,10 +321,14 @@ def table(judged: Sequence[Judged]) -> None:
 def rejudge(record: dict, folder: Path | None = None) -> list[Judged]:
     """The outcomes of a stored record's claims, computed again from its tables.
 
-    folder: where its per-unit files lie. Raises ValueError for claims without comparisons: the
-    record was made before this engine.
+    folder: where its per-unit files lie, data/reference by default. Raises ValueError for claims
+    without comparisons: the record was made before this engine.
     """
+    from .manifest import project_root
+
     claims = []
+    if folder is None and record.get("units"):
+        folder = project_root() / "data/reference"
     for kept in record["verdicts"]:
         _check(bool(kept.get("comparisons")), f"{kept['text']!r} was recorded before the engine")
         parts = tuple(build(record, folder=folder, **source) for source in kept["comparisons"])
