@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from .. import checks
-from ..lm.preferences import Preferences
+from ..lm.preferences import Preferences, from_text
 from ..lm.training import padding
 from . import otpo
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from ..data.kinds import PreferenceTexts
 
 SIDES = ("chosen", "rejected")
 
@@ -75,3 +77,12 @@ def _written(token: str) -> str:
     """A token of a byte-level tokenizer as a reader writes it, safe in a figure's text."""
     plain = token.replace("Ġ", " ").replace("Ċ", "⏎").strip() or "␣"
     return plain.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def example(model: str, data: PreferenceTexts) -> tuple[nn.Module, Preferences]:
+    """A checkpoint of `paperlab.lm.hub`, and the first pair of a set in its tokens, at most 32 each."""
+    from ..lm import hub
+
+    policy = hub.load_checkpoint(model)
+    pairs = from_text(data.name, data.rows[:1], [])
+    return policy.eval(), hub.tokenise(pairs, policy.tokenizer).truncated(32, 32)
