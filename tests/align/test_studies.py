@@ -86,3 +86,21 @@ def test_planted_shared_words_are_found():
     found = {r["states"]: r["auc"] for r in rows}
     assert found["planted"] == 1 and set(found) == {"planted", "predictor", "token"}
     assert len(few) == 40 and model.embed.num_embeddings == few.vocabulary
+
+
+def test_copies_share_frozen_parameters_only():
+    start = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    start[0].requires_grad_(False)
+    twin = studies.copied(start)
+    assert twin[0].weight is start[0].weight and twin[1].weight is not start[1].weight
+    torch.testing.assert_close(twin[1].weight, start[1].weight)
+
+
+def test_given_log_probs_of_the_reference_change_nothing():
+    data = decisive_pairs(20, length=5, words=4, seed=1)
+    start = studies.read(data, seed=0, dim=16, layers=1)
+    known = PreferenceTuning(start).refer(data)
+    pairs = [(data, data), (known, known)]
+    runs = [[*studies.tuned(start, *p, DPO, seed=0, rates=[0.01])] for p in pairs]
+    weights = [torch.cat([p.flatten() for p in m.policy.parameters()]) for [(_, m)] in runs]
+    torch.testing.assert_close(*weights, rtol=0, atol=0)

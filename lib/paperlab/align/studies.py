@@ -19,7 +19,7 @@ from ..lm.preferences import Preferences
 from ..lm.tiny_lm import TinyLM
 from ..lm.training import SupervisedTuning
 from . import losses, otpo
-from .tuning import PreferenceTuning
+from .tuning import PreferenceTuning, ReferredPairs
 from .worlds.toys import KeyTokens, decisive_pairs, shared_pairs
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def read(data: Preferences, seed: int, dim: int = 32, layers: int = 2, **options
 
 def tuned(
     policy: nn.Module,
-    train: Preferences,
-    valid: Preferences,
+    train: Preferences | ReferredPairs,
+    valid: Preferences | ReferredPairs,
     methods: Mapping[str, dict],
     seed: int,
     rates: Iterable[float] = (1e-3,),
@@ -49,18 +49,29 @@ def tuned(
 ) -> Iterator[tuple[dict, PreferenceTuning]]:
     """Rows of `trials.compare` with their modules, each a tuned copy of ``policy``.
 
+    train, valid: pairs, or the output of `PreferenceTuning.refer`, which spares the reference's pass.
     methods: name -> arguments of `PreferenceTuning`. options: passed to `loop.fit`.
     """
     first = PreferenceTuning(policy)
-    parts = loop.Parts(first.refer(train), first.refer(valid))
+    parts = (p if isinstance(p, ReferredPairs) else first.refer(p) for p in (train, valid))
+    parts = loop.Parts(*parts)
 
     def builder(arguments: dict):
-        return lambda data, width: PreferenceTuning(copy.deepcopy(policy), **arguments)
+        return lambda data, width: PreferenceTuning(copied(policy), **arguments)
 
     builders = {name: builder(arguments) for name, arguments in methods.items()}
     chosen_by = ("rewards/accuracies", "higher")
     options = {"rates": tuple(rates), "metric": chosen_by} | CPU | options
     yield from trials.compare(builders, parts, seeds=[seed], **options)
+
+
+def copied(policy: nn.Module) -> nn.Module:
+    """A copy with parameters of its own, except for the frozen ones, which both share.
+
+    A checkpoint with a LoRA adapter costs the adapter's memory alone.
+    """
+    frozen = {id(p): p for p in policy.parameters() if not p.requires_grad}
+    return copy.deepcopy(policy, frozen)
 
 
 def log_ratios(
