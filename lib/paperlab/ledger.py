@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import digest, intervals, records, runs, verdict
+from . import digest, intervals, manifest, records, runs, verdict
 from .parameters import inspect
 
 if TYPE_CHECKING:
@@ -251,10 +251,15 @@ def claims(root: Path, kept: Sequence[dict]) -> pl.DataFrame:
 def claim_texts(path: Path) -> Callable[[str], bool]:
     """A test of texts: whether a notebook's code cells hold one as a string or an f-string.
 
-    An f-string counts with at least ten characters of its own, whatever its values are.
+    An f-string counts with at least ten characters of its own, whatever its values are. Cells that
+    call `tryout.run` hold its claims, method against rivals, on whatever data.
     """
+    code = digest.cells(path.read_bytes())
     texts, patterns = set(), []
-    for node in ast.walk(ast.parse(digest.cells(path.read_bytes()))):
+    if "tryout.run(" in code:
+        method = manifest.read(path.with_suffix(".toml")).tryout["method"]
+        patterns.append(re.compile(rf"{re.escape(method)} beats .* on .*"))
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts.add(node.value)
         elif isinstance(node, ast.JoinedStr):
