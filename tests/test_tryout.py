@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -121,10 +122,14 @@ def test_refused_in_one_line(arguments, message):
 
 def test_a_test_part_of_one_class_is_refused_before_training():
     negative = LOG.test.rows(LOG.test.labels[:, 0] == 0)
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match=r"noise_fields_0.test has .* rows of one class"):
         tryout.run("ssr", replace(LOG, test=negative), start())
+
+
+def test_small_logs_take_small_steps():
+    parts = [LOG.train.rows(slice(0, n)) for n in (100, 4_000)]
+    steps = [clicks.rows_a_step(replace(LOG, train=part)) for part in parts]
+    assert steps == [64, 64] and clicks.rows_a_step(LOG) == max(64, len(LOG.train) // 100)
 
 
 def test_a_sample_is_fixed_sorted_and_without_repeats():
@@ -152,7 +157,7 @@ def test_sequences_beside_popularity(histories):
     found = tryout.run("tin", histories, record, seeds=[0, 1, 2], **given)
     popular = {r["gauc"] for r in found.scores.rows if r["model"] == "popularity"}
     assert len(popular) == 1 and 0 <= popular.pop() <= 1
-    assert found.scores.floor == [0.5, "popularity"] and len(found.claims) == 3
+    assert found.scores.floor == [0.5, "popularity"] and len(found.claims) == 4
     mean = {r["gauc"] for r in found.scores.rows if (r["model"], r["seed"]) == ("TIN", 0)}
     assert mean == {found.scores.units["TIN", 0].mean()}
 

@@ -29,15 +29,17 @@ def score(
     budget: int = 0,
     rates: Sequence[float] = (0.001, 0.003, 0.01),
     epochs: int = 20,
-    patience: int = 2,
-    batch_size: int = 1024,
+    patience: int = 3,
+    batch_size: int = 0,
 ) -> Scores:
     """Train every contender until validation AUC stops rising, at the rate that it prefers.
 
     contenders: name -> builder of (schema, width). Each gets the width with ``budget`` dense weights;
         one whose size no width changes, such as logistic regression, stays as it is.
     budget: 0 takes 50,000, or 1,600 a field of a log of more than 31 fields.
-    rates: Adam's, tried at the first seed; at most two more where the best lies at an end. epochs: at most; patience: passes without a better AUC.
+    rates: Adam's, tried at the first seed; at most two more where the best lies at an end.
+    epochs: passes at most. patience: passes without a better AUC.
+    batch_size: 0 takes `rows_a_step`.
     Raises ValueError for a test part of one class, and what `trials.compare` refuses.
     """
     labels = data.test.labels[:, 0]
@@ -48,7 +50,8 @@ def score(
     rows, units = [], {}
     for name, build in contenders.items():
         size = budget if has_width(build, data.schema) else None
-        terms = {"epochs": epochs, "patience": patience, "batch_size": batch_size}
+        terms = {"epochs": epochs, "patience": patience}
+        terms |= {"batch_size": batch_size or rows_a_step(data)}
         terms |= {
             "seeds": seeds,
             "rates": rates,
@@ -79,6 +82,11 @@ def score(
         clusters=None if users is None else users[picked].numpy(),
         notes=[f"the best rate is at an edge of those tried: {', '.join(edges)}"] * bool(edges),
     )
+
+
+def rows_a_step(log: Log) -> int:
+    """1,024, or fewer, at least 64, so that a pass has a hundred steps: patience counts passes."""
+    return min(1024, max(64, len(log.train) // 100))
 
 
 def has_width(build: Builder, schema: Schema) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from .. import checks, trials
 from ..data.store import SPLITS
-from .clicks import JUDGED, Builder, has_width, sample
+from .clicks import JUDGED, Builder, has_width, rows_a_step, sample
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def score(
     budget: int = 30_000,
     rates: Sequence[float] = (0.001, 0.003, 0.01),
     epochs: int = 20,
-    patience: int = 2,
-    batch_size: int = 1024,
+    patience: int = 3,
+    batch_size: int = 0,
 ) -> Scores:
     """Train every contender until validation stops improving; GAUC beside that of popularity.
 
@@ -48,7 +48,8 @@ def score(
     rows, units = [], {}
     for name, build in contenders.items():
         size = budget if has_width(build, data.schema) else None
-        terms = {"epochs": epochs, "patience": patience, "batch_size": batch_size}
+        terms = {"epochs": epochs, "patience": patience}
+        terms |= {"batch_size": batch_size or rows_a_step(data)}
         terms |= {
             "seeds": seeds,
             "rates": rates,
