@@ -316,7 +316,7 @@ def test_an_explorer_answers_every_slider(lab, page, book):
 
 def test_a_page_loaded_anew_shows_what_its_sliders_say(lab, page):
     """The kernel lives on, and its sliders with it; of the figure a saved picture is left."""
-    path, index = cut(PAPERS[0], lab.folder / "notebooks")
+    path, index = cut(next(filter(has_explorer, PAPERS)), lab.folder / "notebooks")
     open_notebook(page, lab, path)
     run_all(page)
     figure = cell_at(page, index).locator(".js-plotly-plot").first

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 from helpers.project import project
@@ -59,7 +60,7 @@ def small(tmp_path, monkeypatch, capsys):
     book = project(tmp_path)
 
     def execute(source, executed, *_, **__):
-        Path(executed).write_text(Path(source).read_text())
+        Path(executed).write_text(nbformat.writes(source))
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     monkeypatch.setattr(plots, "browser", lambda: None)  # it would take seconds to draw nothing
@@ -71,7 +72,7 @@ def small(tmp_path, monkeypatch, capsys):
             cli.main()
             code = 0
         except SystemExit as end:
-            code = end.code
+            code = end.code or 0  # sys.exit(None) is success
         found = sorted((tmp_path / "data/runs").glob("*/record.json"))
         return (
             code,
@@ -91,7 +92,7 @@ def test_half_a_notebook_is_no_traceback_and_gives_its_room_to_the_record(small,
     whole = papermill.execute_notebook
 
     def halved(source, executed, *_, **__):
-        Path(executed).write_text(Path(source).read_text()[:200])
+        Path(executed).write_text(nbformat.writes(source)[:200])
         raise FULL
 
     monkeypatch.setattr(papermill, "execute_notebook", halved)

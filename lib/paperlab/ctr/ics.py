@@ -67,8 +67,8 @@ class ICS(nn.Module):
     """y = gamma * x(T) for all views at once, with learnable alpha (views, T), gamma (views, dim).
 
     steps: T >= 1. alpha0: initial alpha; 0 freezes it there, and leaves gamma * ReLU(z).
-    constrain: alpha = softplus(rho), rho learned, so that alpha stays positive (ours; the paper
-        learns alpha itself, and a negative one would feed the losers). alpha0 < 0 is refused then.
+    constrain: alpha = softplus(rho), rho learned, so that alpha stays positive; the paper
+        learns alpha itself, and a negative one would feed the losers. alpha0 < 0 is refused then.
     learn_alpha: False keeps alpha0.
     Raises ValueError for values out of range.
     """
