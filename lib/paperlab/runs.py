@@ -73,9 +73,7 @@ def run(
     then says which cell.
     """
     parameters = settle(notebook, profile, overrides)
-    profile = Path(
-        profile
-    ).name  # a file keeps its ending, so that it is no profile of the manifest
+    profile = Path(profile).name  # a file keeps its ending: it is no profile of the manifest
     import papermill  # takes seconds: after the values are checked
     from papermill.exceptions import PapermillExecutionError
     from papermill.iorw import load_notebook_node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,29 +48,17 @@ def score(
     budget = budget or max(50_000, 1_600 * len(data.schema.fields))
     picked = sample(len(labels), JUDGED)
     rows, units = [], {}
-    for name, build in contenders.items():
-        size = budget if has_width(build, data.schema) else None
-        terms = {"epochs": epochs, "patience": patience}
-        terms |= {"batch_size": batch_size or rows_a_step(data)}
-        terms |= {
-            "seeds": seeds,
-            "rates": rates,
-            "widen": 2,
-            "budget": size,
-            "precision": "32-true",
-        }
-        for row, model in trials.compare({name: build}, data, **terms):
-            rows.append(row)
-            units[name, row["seed"]] = model.predict(data.test)[picked].numpy()
-            edge = ", at the edge of the rates" if row["edge"] else ""
-            tell(f"{name}, seed {row['seed']}: AUC {row['auc']:.4f}, rate {row['lr']:g}{edge}")
+    terms = {"rates": rates, "epochs": epochs, "patience": patience, "batch_size": batch_size}
+    for row, model in trained(data, contenders, budget, seeds, **terms):
+        rows.append(row)
+        units[row["model"], row["seed"]] = model.predict(data.test)[picked].numpy()
+        tell(told(row, "AUC", row["auc"]))
     rate = data.train.labels[:, 0].mean().clamp(1e-6, 1 - 1e-6)
     constant = metrics.logloss(torch.full_like(labels, torch.logit(rate).item()), labels)
     floor = {"model": "constant", "auc": 0.5, "logloss": constant, "gauc": 0.5, "lr": None}
     same = {"log": data.name, "dense": 0, "embedding": 0, "seconds": 0.0, "edge": False}
     rows += [floor | same | {"seed": seed} for seed in seeds]
     users = data.user("test")
-    edges = sorted({row["model"] for row in rows if row["edge"]})
     return Scores(
         rows,
         "auc",
@@ -80,8 +68,31 @@ def score(
         columns=("logloss", *(("gauc",) if users is not None else ()), "dense", "lr", "seconds"),
         labels=labels[picked].numpy().astype(bool),
         clusters=None if users is None else users[picked].numpy(),
-        notes=[f"the best rate is at an edge of those tried: {', '.join(edges)}"] * bool(edges),
+        notes=at_edges(rows),
     )
+
+
+def trained(
+    data: Log, contenders: Mapping[str, Builder], budget: int, seeds: Sequence[int], **terms
+) -> Iterator[tuple[dict, ClickModel]]:
+    """Rows of `trials.compare` and models: at ``budget`` dense weights where a width sets them."""
+    terms |= {"batch_size": terms["batch_size"] or rows_a_step(data), "widen": 2}
+    for name, build in contenders.items():
+        size = budget if has_width(build, data.schema) else None
+        one = {name: build}
+        yield from trials.compare(one, data, seeds=seeds, budget=size, precision="32-true", **terms)
+
+
+def told(row: dict, metric: str, value: float) -> str:
+    """A trained model in one line."""
+    edge = ", at the edge of the rates" if row["edge"] else ""
+    return f"{row['model']}, seed {row['seed']}: {metric} {value:.4f}, rate {row['lr']:g}{edge}"
+
+
+def at_edges(rows: Sequence[dict]) -> list[str]:
+    """What a reader must know of rates: for which models a better one may lie beyond those tried."""
+    models = sorted({row["model"] for row in rows if row["edge"]})
+    return [f"the best rate is at an edge of those tried: {', '.join(models)}"] * bool(models)
 
 
 def rows_a_step(log: Log) -> int:

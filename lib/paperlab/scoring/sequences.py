@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .. import checks, trials
+from .. import checks
 from ..data.store import SPLITS
-from .clicks import JUDGED, Builder, has_width, rows_a_step, sample
+from .clicks import JUDGED, Builder, at_edges, sample, told, trained
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -46,28 +46,16 @@ def score(
     popular = wins(popularity(data), data.test)
     picked = sample(len(popular), JUDGED)
     rows, units = [], {}
-    for name, build in contenders.items():
-        size = budget if has_width(build, data.schema) else None
-        terms = {"epochs": epochs, "patience": patience}
-        terms |= {"batch_size": batch_size or rows_a_step(data)}
-        terms |= {
-            "seeds": seeds,
-            "rates": rates,
-            "widen": 2,
-            "budget": size,
-            "precision": "32-true",
-        }
-        for row, model in trials.compare({name: build}, data, **terms):
-            right = wins(model.predict(data.test), data.test)
-            rows.append(row | {"gauc": float(right.mean())})
-            units[name, row["seed"]] = right[picked]
-            edge = ", at the edge of the rates" if row["edge"] else ""
-            tell(f"{name}, seed {row['seed']}: GAUC {right.mean():.4f}, rate {row['lr']:g}{edge}")
+    terms = {"rates": rates, "epochs": epochs, "patience": patience, "batch_size": batch_size}
+    for row, model in trained(data, contenders, budget, seeds, **terms):
+        right = wins(model.predict(data.test), data.test)
+        rows.append(row | {"gauc": float(right.mean())})
+        units[row["model"], row["seed"]] = right[picked]
+        tell(told(row, "GAUC", right.mean()))
     for seed in seeds:
         units["popularity", seed] = popular[picked]
         rows.append({"model": "popularity", "seed": seed, "log": data.name, "lr": None, "dense": 0})
         rows[-1] |= {"gauc": float(popular.mean()), "seconds": 0.0, "edge": False}
-    edges = sorted({row["model"] for row in rows if row["edge"]})
     return Scores(
         rows,
         "gauc",
@@ -75,7 +63,7 @@ def score(
         "two-level",
         [0.5, "popularity"],
         columns=("dense", "lr", "seconds"),
-        notes=[f"the best rate is at an edge of those tried: {', '.join(edges)}"] * bool(edges),
+        notes=at_edges(rows),
     )
 
 
