@@ -60,6 +60,25 @@ def test_the_best_weights_are_kept_and_patience_never_reads_the_test_part():
     assert run.test == model.evaluate(LOG, "test")
 
 
+def test_the_best_weights_are_kept_without_the_frozen_ones():
+    """Of a large model with a small trained part, only that part is copied."""
+    torch.manual_seed(0)
+    model = Net(LOG.schema, True, 0.0)
+    model.embed.table.weight.requires_grad_(False)
+    before = model.embed.table.weight.clone()
+    kept = []
+
+    class Peek(Callback):
+        def on_train_end(self, trainer, model):
+            (own,) = (c for c in trainer.callbacks if isinstance(c, loop._Checks))
+            kept.extend(own.best)
+
+    run = loop.fit(model, LOG, epochs=6, batch_size=128, patience=2, callbacks=Peek())
+    assert "embed.table.weight" not in kept and len(kept) == len(model.state_dict()) - 1
+    assert torch.equal(model.embed.table.weight, before)
+    assert run.valid["auc"] == max(r["auc"] for r in run.history)
+
+
 def test_the_rate_falls_at_every_check_that_is_not_the_best():
     _, run = fit(epochs=12, decay=0.5)
     auc, rate = ([r[k] for r in run.history] for k in ("auc", "lr"))

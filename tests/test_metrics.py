@@ -170,3 +170,114 @@ def test_calibration_is_logistic_regression_on_the_logit():
     assert metrics.calibrated_logloss(t, test, v, valid) == pytest.approx(slow, abs=1e-5)
     with pytest.raises(ValueError, match="valid_labels must hold both classes"):
         metrics.calibrated_logloss(t, test, v, torch.ones(500))
+
+
+# against known probabilities, and of amounts ------------------------------------------------------
+
+known = st.lists(st.tuples(st.integers(-3, 3), st.floats(0, 1)), min_size=2, max_size=25)
+
+
+@settings(deadline=None, max_examples=60)
+@given(known)
+def test_exact_auc_equals_the_double_loop(drawn):
+    scores, p = (torch.tensor(c, dtype=torch.float64) for c in zip(*drawn, strict=True))
+    wins = weight = 0.0
+    for i in range(len(p)):
+        for j in range(len(p)):
+            if i != j:
+                w = p[i] * (1 - p[j])
+                weight += w
+                wins += w * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+    got = metrics.exact_auc(scores, p)
+    if weight > 1e-9:
+        assert got == pytest.approx(float(wins / weight), abs=1e-9)
+
+
+def test_exact_auc_is_the_auc_of_certain_labels_and_the_mean_over_drawn_ones():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(300, generator=generator)
+    labels = (torch.rand(300, generator=generator) < 0.3).float()
+    assert metrics.exact_auc(scores, labels) == pytest.approx(metrics.auc(scores, labels))
+    p = (scores + torch.randn(300, generator=generator)).sigmoid()
+    drawn = [
+        metrics.auc(scores, (torch.rand(300, generator=generator) < p).float()) for _ in range(400)
+    ]
+    assert metrics.exact_auc(scores, p) == pytest.approx(sum(drawn) / 400, abs=0.004)
+    assert metrics.exact_auc(p, p) >= metrics.exact_auc(scores, p)
+    assert metrics.exact_auc(-p, p) == pytest.approx(1 - metrics.exact_auc(p, p))
+    assert metrics.exact_auc(torch.zeros(300), p) == pytest.approx(0.5)
+
+
+def test_kl_is_zero_at_the_truth_and_the_excess_of_expected_logloss():
+    p = torch.tensor([0.0, 0.2, 0.5, 1.0])
+    assert metrics.kl(torch.tensor([-60.0, math.log(0.25), 0.0, 60.0]), p) == pytest.approx(
+        0, abs=1e-7
+    )
+    # p = .5 against sigmoid = .2: .5 ln(.5/.2) + .5 ln(.5/.8)
+    expected = 0.5 * math.log(2.5) + 0.5 * math.log(0.625)
+    assert metrics.kl(torch.tensor([math.log(0.25)]), torch.tensor([0.5])) == pytest.approx(
+        expected
+    )
+
+
+def test_temperature_recovers_a_known_scale_and_never_raises_the_loss():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(40_000, generator=generator) * 2
+    labels = (torch.rand(40_000, generator=generator) < logits.sigmoid()).float()
+    assert metrics.temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
+    t = metrics.temperature(logits / 4, labels)
+    assert metrics.logloss(logits / 4 / t, labels) <= metrics.logloss(logits / 4, labels)
+    with pytest.raises(ValueError, match="both classes"):
+        metrics.temperature(logits, torch.ones(40_000))
+
+
+def test_calibration_ratio_is_a_ratio_of_weighted_sums():
+    predicted, actual = torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.2])
+    assert metrics.calibration_ratio(predicted, actual) == pytest.approx(1)
+    weighted = metrics.calibration_ratio(predicted, actual, torch.tensor([0.0, 2.0]))
+    assert weighted == pytest.approx(1.5)
+    assert metrics.calibration_ratio(predicted, torch.zeros(2)) == math.inf
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=2, max_size=25))
+def test_xauc_equals_the_double_loop(drawn):
+    predicted, actual = (torch.tensor(c, dtype=torch.float64) for c in zip(*drawn, strict=True))
+    pairs = [(p > q) + 0.5 * (p == q) for p, y in drawn for q, z in drawn if y > z]
+    expected = sum(pairs) / len(pairs) if pairs else math.nan
+    assert metrics.xauc(predicted, actual) == pytest.approx(expected, nan_ok=True)
+
+
+def test_xauc_of_two_values_is_the_auc():
+    scores, labels = torch.tensor([0.7, 0.3, 0.4, 0.4]), torch.tensor([1, 0, 1, 0])
+    assert metrics.xauc(scores, labels) == pytest.approx(metrics.auc(scores, labels))
+    amounts = torch.tensor([3.0, 1.0, 2.0])
+    assert metrics.xauc(amounts, amounts) == 1 and metrics.xauc(-amounts, amounts) == 0
+    assert metrics.xauc(torch.ones(3), amounts) == 0.5
+
+
+def test_weighted_recall_by_hand_and_its_limits():
+    scores = torch.tensor([0.9, 0.1, 0.5, 0.2, 0.8])
+    chosen, requests = torch.tensor([0, 1, 1, 1, 0]), torch.tensor([7, 7, 7, 3, 3])
+    weights = torch.tensor([1.0, 5.0, 2.0, 3.0, 1.0])
+    # first two of request 7: rows 0 and 2; of request 3: both rows
+    assert metrics.weighted_recall(scores, chosen, requests, 2, weights) == pytest.approx(5 / 10)
+    assert metrics.weighted_recall(scores, chosen, requests, 2) == pytest.approx(2 / 3)
+    assert metrics.weighted_recall(scores, chosen, requests, 1, weights) == 0
+    assert metrics.weighted_recall(scores, chosen, requests, 3, weights) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x: metrics.exact_auc(x, x * 3), "probabilities must be in"),
+        (lambda x: metrics.kl(x, x[:1]), "vectors of one length"),
+        (lambda x: metrics.xauc(x * math.nan, x), "predicted must be finite"),
+        (lambda x: metrics.weighted_recall(x, x.round(), x.long(), 0), "k must be"),
+        (lambda x: metrics.weighted_recall(x, x, x.long(), 1), "labels must be 0 or 1"),
+        (lambda x: metrics.calibration_ratio(x, x, x[:1]), "vectors of one length"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call(torch.tensor([0.2, 0.9]))

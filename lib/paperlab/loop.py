@@ -112,11 +112,10 @@ def fit(
     """Train on ``data.train``, keep the weights that are best on ``data.valid``, score ``data.test``.
 
     data: without an attribute ``train``, all of it is trained on, and the last weights are kept.
-    epochs: passes over the training part; 1 without ``steps``. steps: optimiser steps, instead of
-        epochs; all of them count as one epoch.
+    epochs: passes over the training part; 1 without ``steps``.
+    steps: optimiser steps, instead of epochs; all of them count as one epoch.
     batch_size: rows of a batch over all processes, >= 1. checks_per_epoch >= 1.
-    patience: checks without a better validation metric before stopping; None trains to the end.
-        A check whose metric is NaN does not count.
+    patience: checks without a better validation metric (NaN does not count) before stopping.
     decay: in (0, 1], the learning rate's factor at each check that is not the best so far (BARS: 0.1
         with patience 2).
     seed: of the batches; a sequence goes to `Trainable.batches` as it is.
@@ -135,8 +134,8 @@ def fit(
         raise ValueError("epochs or steps must be given, not both")
     epochs = 1 if epochs is None else epochs
     checks.whole(epochs=epochs, batch_size=batch_size, checks_per_epoch=checks_per_epoch)
-    checks.whole(checkpoint_every=checkpoint_every, steps=1 if steps is None else steps)
-    checks.whole(patience=1 if patience is None else patience)
+    checks.whole(checkpoint_every=checkpoint_every)
+    checks.whole(steps=1 if steps is None else steps, patience=1 if patience is None else patience)
     checks.inside("(0, 1]", decay=decay)
     for one in seed if isinstance(seed, Sequence) else (seed,):
         checks.whole(0, seed=one)
@@ -306,7 +305,9 @@ class _Checks(Callback):
             return
         if metric > self.best_metric:
             self.best_metric, self.since = metric, 0
-            self.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+            now = {k: v for k, v in model.state_dict().items() if k not in frozen}
+            self.best = {k: v.detach().cpu().clone() for k, v in now.items()}
             return
         self.since += 1
         for group in (g for optimizer in trainer.optimizers for g in optimizer.param_groups):
@@ -326,7 +327,7 @@ class _Checks(Callback):
             if isinstance(optimizer, RowAdam):
                 optimizer.settle()  # or what is deferred would move the best weights
         if self.best is not None:
-            model.load_state_dict(self.best)
+            model.load_state_dict(self.best, strict=False)  # it lacks frozen weights alone
 
     def state_dict(self):
         """What a resumed run needs besides Lightning's own: also where the random numbers are."""
