@@ -1,0 +1,1 @@
+"""Worlds of feedback whose probabilities are known."""
