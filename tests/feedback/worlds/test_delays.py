@@ -56,3 +56,13 @@ def test_in_world_c_what_converts_does_so_late():
 def test_wrong_worlds_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         delays(*wrong)
+
+
+def test_what_is_later_than_the_oldest_click_is_never_seen():
+    log = delays("A", 20_000, held=500, latest=2, seed=4)
+    d, e = log.train.labels[:, 2:].unbind(1)
+    assert e.max() == 2 and d.max() == 2
+    share = log.truth.seen / log.truth.conversions
+    assert share == pytest.approx((3 * EARLY[0] + 2 * EARLY[1] + EARLY[2]) / 3, abs=0.03)
+    with pytest.raises(ValueError, match="latest must be one of"):
+        delays("A", 10, latest=8)

@@ -3,7 +3,7 @@
     click       p = sigmoid(-.8 + U)
     conversion  v = sigmoid(-1 + .5 U + sqrt(.75) V), of clicks
     delay       f = (1 - g) f_0 + g f_1 over days 0..7, of conversions
-    elapsed     e ~ U{0..7}: days since the click at the time of training
+    elapsed     e ~ U{0..latest}: days since the click at the time of training
     observed    z = 1 where the click has converted and its delay is at most e
 
 with unit utilities U, V, W of categorical fields, and g = 0 in world A (all delays alike), sigmoid(3W -
@@ -56,12 +56,14 @@ def delays(
     rows: int,
     *,
     held: int = 6_000,
+    latest: int = DAYS,
     complete: bool = False,
     seed: int = 0,
 ) -> Log:
     """Impressions with the labels click, observed, delay (0 where nothing was observed), elapsed.
 
     rows: of the training part, >= 1; held: of the validation part, and of the test part, >= 1.
+    latest: the most days since a click, 0..7; delays beyond it are never seen.
     complete: whether training and validation are read when all conversions have arrived (e = 7): the
         same rows with an oracle's labels. The test part always is.
     seed: of utilities and rows.
@@ -69,6 +71,7 @@ def delays(
     """
     checks.one_of(("A", "B", "C"), world=world)
     checks.whole(rows=rows, held=held)
+    checks.one_of(range(DAYS + 1), latest=latest)
     plant, draw = (np.random.default_rng([seed, k]) for k in (1, 2))
     u, v, w = (FIELDS.utility(plant) for _ in range(3))
     n = rows + 2 * held
@@ -81,7 +84,7 @@ def delays(
     f = (1 - g)[:, None] * EARLY + g[:, None] * LATE
     click, converts = draw.random(n) < p, draw.random(n) < q
     delay = (draw.random(n)[:, None] > f.cumsum(1)[:, :-1]).sum(1)
-    elapsed = draw.integers(0, DAYS + 1, n)
+    elapsed = draw.integers(0, latest + 1, n)
     elapsed = np.where(complete | (part == 2), DAYS, elapsed)
     observed = click & converts & (delay <= elapsed)
     values = np.stack([click, observed, delay * observed, elapsed], 1)
