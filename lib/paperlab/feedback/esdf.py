@@ -74,11 +74,8 @@ def negative_log_likelihood(
     """
     y, z, d, e = labels.unbind(1)
     no_click = F.logsigmoid(-click)
-    log_p, log_v, log_not_v = (
-        F.logsigmoid(click),
-        F.logsigmoid(conversion),
-        F.logsigmoid(-conversion),
-    )
+    log_p, log_v = F.logsigmoid(click), F.logsigmoid(conversion)
+    log_not_v = F.logsigmoid(-conversion)
     slot = d.long().clamp(0, delay.shape[1] - 1)
     log_f = delay.log_softmax(1).gather(1, slot[:, None]).squeeze(1)
     log_s = log_survival(delay, e)
