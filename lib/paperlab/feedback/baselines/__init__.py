@@ -1,0 +1,1 @@
+"""Multi-task models that stand beside the papers."""
