@@ -31,9 +31,9 @@ def contenders(
 
     return {
         "GR": sequence(),
-        "GR, hard tokens": sequence(teacher="hard"),
-        "GR, teacher forcing": sequence(teacher="gold"),
-        "GR, no Huber": sequence(huber=0.0),
+        "GR hard tokens": sequence(teacher="hard"),
+        "GR teacher forcing": sequence(teacher="gold"),
+        "GR without Huber": sequence(huber=0.0),
         "L1": lambda schema, width: L1Regressor(schema, amounts, width=width, **options),
         "quantile bins": lambda schema, width: QuantileBins(schema, edges, width=width, **options),
         "ordinal": lambda schema, width: OrdinalBins(schema, edges, width=width, **options),

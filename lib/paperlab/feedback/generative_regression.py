@@ -208,10 +208,10 @@ class GenerativeRegression(AmountModel):
         first = torch.full_like(gold[:, :1], SOS)
         x = self.tokens(torch.cat([first, gold[:, :-1]], 1))
         keep = torch.rand(gold.shape[1], device=gold.device) < rho
+        logits = self.decode(x, memory)
         if self.teacher == "gold" or bool(keep[1:].all()):
-            return self.decode(x, memory)
-        x = mixed_inputs(x, self.decode(x, memory), self.tokens.weight, keep, self.teacher)
-        return self.decode(x, memory)
+            return logits
+        return self.decode(mixed_inputs(x, logits, self.tokens.weight, keep, self.teacher), memory)
 
     def on_train_start(self) -> None:
         self.steps = self.curriculum * self.trainer.estimated_stepping_batches

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .. import checks, metrics
 from ..data.schema import Schema
-from ..data.store import Batch, Log
+from ..data.store import Batch, Log, Split
 from ..nn.click import ClickModel
 from ..nn.mlp import MLP
 
@@ -74,7 +74,7 @@ class AmountModel(ClickModel):
         if predicted.isnan().any():
             raise FloatingPointError(f"{log.name}.{part}: predictions are NaN")
         mae = (predicted - amounts).abs().mean().item()
-        return {"mae": mae, "xauc": metrics.xauc(predicted, amounts)}
+        return {"mae": mae, "xauc": float(metrics.xauc(predicted, amounts))}
 
 
 class L1Regressor(AmountModel):
@@ -146,6 +146,16 @@ class _Bins(AmountModel):
 
     def forward(self, batch: Batch) -> Float[Tensor, " B"]:
         return median_of_bins(self.at_most(batch), self.edges)
+
+    @torch.no_grad()
+    def probability(self, split: Split, amount: float) -> Float[Tensor, " n"]:
+        """P(y <= amount) of each row, uniform within bins; 0 <= amount < the last edge."""
+        self.eval()
+        at_most = self.at_most(split.take(slice(0, len(split))))
+        k = int(torch.searchsorted(self.edges, amount, right=True)) - 1
+        low = at_most[:, k - 1] if k else torch.zeros(len(split))
+        share = (amount - self.edges[k]) / (self.edges[k + 1] - self.edges[k])
+        return low + share * (at_most[:, k] - low)
 
 
 class QuantileBins(_Bins):

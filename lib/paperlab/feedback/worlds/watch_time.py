@@ -15,6 +15,7 @@ absolute error, its mean, and the expected error of any prediction are known as 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +71,7 @@ class WatchTimes:
 
     def mean(self) -> Float[np.ndarray, " n"]:
         """Expected y, in seconds."""
-        return TICK * (1 - self._table()).sum(1)
+        return TICK * (1 - self._table).sum(1)
 
     def error(self, predicted: Float[np.ndarray, " n"]) -> float:
         """Mean over rows of the expected absolute error E|y - predicted|, in seconds, exact.
@@ -78,18 +79,23 @@ class WatchTimes:
         predicted: seconds, >= 0, finite.
         """
         # E|y - a| for whole a: E y - a + 2 sum_{k < a} P(y <= k); linear in between.
-        below = self._table()
+        below = self._table
         a = np.asarray(predicted, float) / TICK
         whole = np.minimum(np.floor(a).astype(int), below.shape[1] - 1)
-        sums = np.concatenate([np.zeros((len(a), 1)), below.cumsum(1)], 1)
         rows = np.arange(len(a))
-        area = sums[rows, whole] + (a - whole) * below[rows, whole]
+        area = self._sums[rows, whole] + (a - whole - 1) * below[rows, whole]
         return float(TICK * ((1 - below).sum(1) - a + 2 * area).mean())
 
+    @cached_property
     def _table(self) -> Float[np.ndarray, "n K"]:
         """P(y <= k) for k = 0..K - 1; the last column is 1."""
         ticks = np.arange(2 * self.duration.max() + 1)
         return self.at_most(np.broadcast_to(ticks, (len(self.duration), len(ticks))))
+
+    @cached_property
+    def _sums(self) -> Float[np.ndarray, "n K"]:
+        """Sums of the table's columns up to each."""
+        return self._table.cumsum(1)
 
 
 @dataclass(frozen=True)
