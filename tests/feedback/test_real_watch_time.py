@@ -1,34 +1,18 @@
 """KuaiRand's watch times: no look ahead in ids and buckets, XAUC row by row, sums by user."""
 
-import datetime as dt
-
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from helpers.watch import kuairand_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import intervals, metrics
 from paperlab.feedback import real_watch_time as real
 
 
-def tables(n=300, seed=0):
-    rng = np.random.default_rng(seed)
-    days = [
-        int((dt.date(2022, 4, 8) + dt.timedelta(int(d))).strftime("%Y%m%d"))
-        for d in rng.integers(14, size=n)
-    ]
-    events = pl.DataFrame({
-        "user_id": rng.integers(9, size=n), "video_id": rng.integers(90, size=n), "date": days,
-        "play_time_ms": rng.integers(50_000, size=n),
-        "duration_ms": rng.integers(2, size=n) * rng.integers(90_000, size=n),
-    })  # fmt: skip
-    users = pl.DataFrame({"user_id": range(8)} | {c: ["a", "b"] * 4 for c in real.ACCOUNT})
-    return events, users
-
-
 def test_days_split_rows_and_later_days_change_no_id():
-    events, users = tables()
+    events, users = kuairand_tables()
     log = real.of_tables(events, users)
     assert len(log.train) == (events["date"] < 20220418).sum()
     assert len(log.valid) == (events["date"] == 20220418).sum()
@@ -45,7 +29,7 @@ def test_days_split_rows_and_later_days_change_no_id():
 
 
 def test_rare_videos_and_unknown_durations_share_id_0():
-    events, users = tables()
+    events, users = kuairand_tables()
     log = real.of_tables(events, users)
     counts = dict(events.filter(pl.col("date") < 20220418)["video_id"].value_counts().iter_rows())
     kept = {v for v, n in counts.items() if n >= real.LEAST}

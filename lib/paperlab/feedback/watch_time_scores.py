@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def of_model(model: AmountModel, log: Log, draws: int = 32) -> dict[str, float]:
+def of_model(model: AmountModel, log: Log, draws: int = 16) -> dict[str, float]:
     """What a model reaches on the test part.
 
     mae: expected absolute error over the known distribution, in seconds. xauc: against the labels.
