@@ -1,13 +1,13 @@
 """The comparisons of 303: equal terms, units of effects, round trips, KuaiRand's form."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from helpers.watch import kuairand_tables
 from paperlab import intervals
-from paperlab.feedback import real_watch_time
 from paperlab.feedback import watch_time_study as study
+from paperlab.feedback.worlds.watch_time import watch_time
 
 QUICK = {"epochs": 1, "batch_size": 256}
 
@@ -62,7 +62,8 @@ def test_worked_round_trip():
 
 
 def test_real_units_by_user_keep_the_means():
-    log = real_watch_time.of_tables(*kuairand_tables(400))
+    log = watch_time(300, test=120)
+    log = replace(log, test=replace(log.test, users=torch.arange(120) % 9))
     done = study.kuairand(["L1"], [0, 1], [0.003], log, **QUICK)
     assert {r["model"] for r in done.rows} == {"GR", "L1", "constant"}
     units = done.units("L1", 0.01, 0.005)

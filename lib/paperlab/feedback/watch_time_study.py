@@ -12,7 +12,7 @@ import torch
 
 from .. import checks, trials
 from ..data.store import Log
-from . import real_watch_time
+from . import amount_units, real_videos
 from . import watch_time_scores as scores
 from .amount_contenders import contenders
 from .generative_regression import SPECIAL, tokens_of
@@ -92,7 +92,8 @@ def planted(
     """GR and its rivals on one planted log a seed, scored against the known distribution.
 
     rivals: of RIVALS. ablated: the first so many logs also train ABLATIONS. rows, test: of the
-    training and test parts. rates, options: see `Study`. Rows hold "log mae" too, and the rows of `scores.references`.
+    training and test parts. rates, options: see `Study`. Rows hold "log mae" too; those of
+    `scores.references` stand among them.
     Raises ValueError for an unknown rival.
     """
     for rival in rivals:
@@ -191,8 +192,8 @@ class Real:
         y, users = self.log.test.labels[:, 0], self.log.test.users
         errors = [r["mae"] for r in self.rows if r["model"] == rival]
         unit = share * sum(errors) / len(errors)
-        summed = partial(real_watch_time.by_user, users=users)
-        order = real_watch_time.xauc_by_row
+        summed = partial(amount_units.by_user, users=users)
+        order = amount_units.xauc_by_row
         return {
             "MAE": {k: -summed((p - y).abs())[0] / unit for k, p in self.predicted.items()},
             "XAUC": {k: summed(order(p, y))[0] / step for k, p in self.predicted.items()},
@@ -201,14 +202,14 @@ class Real:
     @property
     def weights(self) -> Float[np.ndarray, " users"]:
         """Test rows of each user."""
-        return real_watch_time.by_user(self.log.test.labels[:, 0], self.log.test.users)[1]
+        return amount_units.by_user(self.log.test.labels[:, 0], self.log.test.users)[1]
 
 
 def kuairand(
     rivals: Sequence[str], seeds: Sequence[int], rates, log: Log | None = None, **options
 ) -> Real:
     """GR and rivals on KuaiRand's core, dropout 0.1 for all; rates, options: see `Study`."""
-    log = log or real_watch_time.load()
+    log = log or real_videos.load(("seconds",))
     study, build = Study(rates, options), contenders(log)
     labels, median = log.test.labels[:, 0], log.train.labels[:, 0].median()
     rows, predicted = [], {}

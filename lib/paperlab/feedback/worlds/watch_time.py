@@ -60,6 +60,10 @@ class WatchTimes:
             + full * (ticks >= d)
         )
 
+    def rows(self, rows: slice | Int[np.ndarray, " m"]) -> WatchTimes:
+        """The distribution given these rows alone."""
+        return WatchTimes(self.modes[rows], self.duration[rows], self.location[rows])
+
     def median(self) -> Float[np.ndarray, " n"]:
         """The least y with P(y <= it) >= 1/2, in seconds."""
         low, high = np.zeros_like(self.duration), 2 * self.duration
@@ -131,7 +135,7 @@ def watch_time(rows: int, *, test: int = 4_000, values: int = 10, seed: int = 0)
         ids,
         (TICK * ticks)[:, None],
         part,
-        truth=WatchTimeTruth(*(_rows(known, part == k) for k in (1, 2))),
+        truth=WatchTimeTruth(*(known.rows(part == k) for k in (1, 2))),
     )
 
 
@@ -142,10 +146,6 @@ def _known(ids, durations, u, v, w) -> WatchTimes:
     return WatchTimes(
         modes / modes.sum(1, keepdims=True), duration, np.log(SHARE * duration) + 0.5 * w
     )
-
-
-def _rows(known: WatchTimes, rows) -> WatchTimes:
-    return WatchTimes(known.modes[rows], known.duration[rows], known.location[rows])
 
 
 def _draw(known: WatchTimes, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
