@@ -47,6 +47,17 @@ def test_worked_gains():
     assert gap[1] == pytest.approx({"claim 1": 2, "claim 2": 1})
 
 
+def test_worked_difference():
+    rows = [
+        {"model": m, "seed": k, "log mae": v + 0.01 * k * e, "xauc": 0.6 + v}
+        for k in range(3)
+        for m, v, e in (("a", 0.05, 1), ("b", 0.03, 0))
+    ]
+    mean, half = 3.0, 4.302653 * 1.0 / 3**0.5  # per cent: differences 2, 3, 4
+    want = f"MAE +3.0 % [{mean - half:+.1f} %, {mean + half:+.1f} %], XAUC +0.020 [error unknown]"
+    assert study.difference(rows, "a", "b") == want
+
+
 def test_worked_round_trip():
     found = study.round_trip(torch.tensor([37, 0]), (20, 8, 5, 1))
     assert (

@@ -12,6 +12,7 @@ import torch
 
 from .. import checks, trials
 from ..data.store import Log
+from ..summaries import differences
 from . import amount_units, real_videos
 from . import watch_time_scores as scores
 from .amount_contenders import contenders
@@ -168,6 +169,16 @@ def gains(rows: Sequence[dict], terms: Sequence[tuple[float, float]]) -> list[di
         order = {f"claim {k}": row["xauc"] / step for k, (_, step) in enumerate(terms, 1)}
         found += [keys | {"measure": "MAE"} | error, keys | {"measure": "XAUC"} | order]
     return found
+
+
+def difference(rows: Sequence[dict], a: str, b: str, by: str = "model") -> str:
+    """a minus b in words: MAE in per cent (of log MAE) and XAUC, with 95 % intervals over seeds."""
+    rows, words = [r | {"percent": 100 * r["log mae"]} for r in rows if r[by] in (a, b)], []
+    for name, metric, form in (("MAE", "percent", "{:+.1f} %"), ("XAUC", "xauc", "{:+.3f}")):
+        [gap] = differences(rows, metric, b, by=by)
+        value, *ends = [form.format(gap[k]) for k in ("value", "low", "high") if gap[k] is not None]
+        words.append(f"{name} {value} [{', '.join(ends) or 'error unknown'}]")
+    return ", ".join(words)
 
 
 @dataclass(frozen=True)
