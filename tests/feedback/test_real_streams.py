@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from paperlab import metrics
 from paperlab.feedback import real_streams
 from paperlab.feedback.real_streams import negatives
 
@@ -40,3 +42,13 @@ def test_periods_of_equal_count_and_the_shuffled_control(name):
         assert all(p.labels.mean() == 0.5 for p in stream.periods)
     first = [set(s.periods[0].users.tolist()) for s in (stream, control)]
     assert len(first[0]) != len(first[1])
+
+
+def test_user_units_sum_to_the_auc():
+    draw = torch.Generator().manual_seed(0)
+    users = torch.arange(50).repeat_interleave(4)
+    labels = torch.tensor([1.0, 0, 1, 0]).repeat(50)
+    scores = (torch.randn(200, generator=draw) + labels).mul(2).round()  # with ties
+    values, count = real_streams.user_units(scores, labels, users)
+    assert values.sum() / count.sum() == pytest.approx(metrics.auc(scores, labels))
+    assert count.tolist() == [2] * 50

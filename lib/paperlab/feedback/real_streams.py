@@ -17,7 +17,7 @@ from ..data.store import Split
 from .prequential import Stream
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Float, Int
 
 
 def taobao(*, periods: int = 27, shuffled: bool = False, seed: int = 0) -> Stream:
@@ -100,3 +100,27 @@ def cut(name: str, rows: np.ndarray, labels: np.ndarray, edges: np.ndarray) -> S
         Split(ids[a:b], values[a:b], 0, users=users[a:b]) for a, b in itertools.pairwise(edges)
     ]
     return Stream(name, schema, tuple(periods))
+
+
+def user_units(
+    scores: Float[torch.Tensor, " n"],
+    labels: Float[torch.Tensor, " n"],
+    users: Int[torch.Tensor, " n"],
+) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, " U"]]:
+    """A period's AUC as a ratio of sums over users: (values, positives), by user id 0..max.
+
+    A positive's placement is the share of negatives below it, a negative's that of positives above it;
+    ties count one half. value = sum of a user's placements - AUC * positives. Where positives and negatives
+    are as many, sum(values) / sum(positives) is the AUC, and its error over users that of
+    both samples (the linear part of the AUC, as DeLong's).
+    """
+    score, positive = scores.double().numpy(), labels.numpy() == 1
+    place = np.empty(len(score))
+    for own, other in ((positive, ~positive), (~positive, positive)):
+        rivals = np.sort(score[other])
+        below = np.searchsorted(rivals, score[own]) + np.searchsorted(rivals, score[own], "right")
+        place[own] = below / (2 * len(rivals))
+    place[~positive] = 1 - place[~positive]
+    auc, user = place[positive].mean(), users.numpy()
+    count = np.bincount(user, positive)
+    return np.bincount(user, place) - auc * count, count

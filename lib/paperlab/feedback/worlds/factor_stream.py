@@ -1,6 +1,6 @@
 """Clicks of users on items whose latent factors move from period to period.
 
-    logit = -.3 + 1.5 <u_t, v_t> / sqrt(4) + b_t
+    logit = -.3 + 1.5 <u_t, v_t> / sqrt(4) + .8 b_t
 
 walk:  every coordinate of u, v and b is a stationary AR(1), theta' = sqrt(1 - .15^2) theta + .15 eps
 trend: every coordinate is the cosine part of a rotation by .15 rad a period
@@ -53,7 +53,7 @@ def factor_stream(
         u, i = draw.integers(0, USERS, rows), draw.integers(0, ITEMS, rows)
         v = z[USERS + i]
         dot = (z[u, :FACTORS] * v[:, :FACTORS]).sum(1) / math.sqrt(FACTORS)
-        p = 1 / (1 + np.exp(0.3 - 1.5 * dot - v[:, FACTORS]))
+        p = 1 / (1 + np.exp(0.3 - 1.5 * dot - 0.8 * v[:, FACTORS]))
         label = (draw.random(rows) < p)[:, None]
         ids = torch.from_numpy(np.stack([u + 1, i + 1], 1).astype(np.int32))
         splits.append(Split(ids, torch.from_numpy(label.astype(np.float32)), 0))
