@@ -49,6 +49,6 @@ def test_user_units_sum_to_the_auc():
     users = torch.arange(50).repeat_interleave(4)
     labels = torch.tensor([1.0, 0, 1, 0]).repeat(50)
     scores = (torch.randn(200, generator=draw) + labels).mul(2).round()  # with ties
-    values, count = real_streams.user_units(scores, labels, users)
+    values, count = real_streams.user_units(scores, labels, users, 51)
     assert values.sum() / count.sum() == pytest.approx(metrics.auc(scores, labels))
-    assert count.tolist() == [2] * 50
+    assert count.tolist() == [2] * 50 + [0]

@@ -106,8 +106,9 @@ def user_units(
     scores: Float[torch.Tensor, " n"],
     labels: Float[torch.Tensor, " n"],
     users: Int[torch.Tensor, " n"],
+    size: int,
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, " U"]]:
-    """A period's AUC as a ratio of sums over users: (values, positives), by user id 0..max.
+    """A period's AUC as a ratio of sums over users: (values, positives), by user id 0..size - 1.
 
     A positive's placement is the share of negatives below it, a negative's that of positives above it;
     ties count one half. value = sum of a user's placements - AUC * positives. Where positives and negatives
@@ -122,5 +123,5 @@ def user_units(
         place[own] = below / (2 * len(rivals))
     place[~positive] = 1 - place[~positive]
     auc, user = place[positive].mean(), users.numpy()
-    count = np.bincount(user, positive)
-    return np.bincount(user, place) - auc * count, count
+    count = np.bincount(user, positive, minlength=size)
+    return np.bincount(user, place, minlength=size) - auc * count, count
