@@ -112,6 +112,7 @@ def tryout_cell(path: Path, code: str) -> str:
 
 def own_sets(parameters: dict) -> dict[str, str]:
     """SHA-256 of the sets of your own in data/local that a run's parameters name, NAME or NAME/PART."""
+    # `shelf.root`, which would import torch
     root = Path(os.environ.get("PAPERLAB_LOCAL") or Path(__file__).parents[2] / "data/local")
     named = {text.partition("/")[0] for text in _texts([*parameters.values()])}
     made = {p.parent.name: p for p in sorted(root.glob("[!.]*/notes.json"))}
