@@ -79,6 +79,9 @@ def add(
     time: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, sequences")] = None,
     drop: Annotated[str | None, typer.Option(help="columns to leave out: a,b")] = None,
     label: Annotated[str | None, typer.Option(help="column of 0 and 1; clicks")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="columns of 0 and 1, dense to sparse: a,b; funnel")
+    ] = None,
     amount: Annotated[str | None, typer.Option(help="column of numbers from 0 on; amounts")] = None,
     length: Annotated[str | None, typer.Option(help="column of numbers above 0; amounts")] = None,
     numeric: Annotated[str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}")] = None,

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers.own_files import written
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import data
 from paperlab.data.own import shelf
@@ -89,6 +89,7 @@ def test_amounts_that_are_none_are_set_aside_and_counted():
 
 
 def test_the_reasons_of_rows_set_aside(tmp_path):
+    frame = watches()
     frame = frame.with_columns(watch=pl.Series(["-1", "x", *map(str, watches()["watch"][2:])]))
     path = written(frame, tmp_path, "csv")
     path.write_text(path.read_text() + "torn\n")
@@ -98,6 +99,51 @@ def test_the_reasons_of_rows_set_aside(tmp_path):
     assert sorted(int(line.split("\t")[0]) for line in lines) == [2, 3, 402]
 
 
+def funnels(rows: int = 400) -> pl.DataFrame:
+    draw = np.random.default_rng(0)
+    click = draw.random(rows) < 0.5
+    return pl.DataFrame(
+        {
+            "user": draw.integers(0, 30, rows),
+            "topic": draw.choice(list("abcd"), rows),
+            "click": click.astype(int),
+            "order": (click & (draw.random(rows) < 0.4)).astype(int),
+        }
+    )
+
+
+def test_a_funnel_keeps_its_labels_in_order():
+    frame = funnels()
+    log = data.from_frame(frame, "funnel", user="user", split="random", min_count=1)
+    assert log.schema.labels == ("click", "order")
+    assert [f.name for f in log.schema.fields] == ["user", "topic"]
+    rows = [row for part in PARTS for row in getattr(log, part).labels.int().tolist()]
+    assert Counter(map(tuple, rows)) == Counter(frame.select("click", "order").iter_rows())
+    cart = frame.with_columns(cart=pl.when(pl.col("order") == 1).then(1).otherwise(pl.col("click")))
+    three = data.from_frame(cart, "funnel", labels=" click, cart,order ", drop="user")
+    assert three.schema.labels == ("click", "cart", "order")
+    assert [f.name for f in three.schema.fields] == ["topic"]
+
+
+def test_rows_that_are_no_funnel_are_set_aside(tmp_path):
+    frame = funnels().cast(pl.String)
+    rows = [
+        ("u", "a", "0", "1"),
+        ("u", "a", "2", "1"),
+        ("u", "a", "true", "false"),
+        ("u", "a", "1", ""),
+    ]
+    odd = pl.DataFrame(rows, frame.schema, orient="row")
+    made = shelf.add([written(pl.concat([odd, frame]), tmp_path, "csv")], "funnel", split="random")
+    assert made.reasons() == {
+        "order without click": 1,
+        "click is not 0 or 1": 1,
+        "order is not 0 or 1": 1,
+    }
+    assert sum(made.notes["rows"].values()) == 401
+
+
+@settings(deadline=None, max_examples=20)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.floats(-1, 1e4).map(lambda x: round(x, 3))),
@@ -122,6 +168,8 @@ def test_every_row_is_in_one_part_or_set_aside(rows):
 
 SOME = {"a": [*"xy"] * 20, "amount": [*range(40)]}
 
+FUNNEL = {"a": [*"xyzz"] * 10, "click": [0, 1, 1, 1] * 10, "order": [0, 0, 1, 1] * 10}
+
 
 @pytest.mark.parametrize(
     ("kind", "frame", "options", "message"),
@@ -135,6 +183,13 @@ SOME = {"a": [*"xy"] * 20, "amount": [*range(40)]}
         ("amounts", SOME, {"split": "time"}, "split 'time' needs the option time"),
         ("amounts", {k: v[:3] for k, v in SOME.items()}, {}, "frame: 3 rows are too few to fill all three parts by random"),
         ("amounts", SOME, {"label": "a"}, "amounts takes amount, length, user, .*, not label"),
+        ("funnel", SOME, {}, "no column 'click' for --labels; there are: a, amount; these fit --kind amounts"),
+        ("funnel", SOME, {"labels": "a"}, "--labels a: name two columns or more, dense to sparse"),
+        ("funnel", FUNNEL | {"order": [0] * 40}, {}, "all 3. rows of the train part have order 0: nothing can be"),
+        ("funnel", FUNNEL | {"click": [1] * 40}, {}, "all 3. rows of the train part have click 1: nothing can be"),
+        ("funnel", FUNNEL | {"click": [0] * 40}, {}, "20 of the first 40 .*: order without click .click '0', order '1'.$"),
+        ("funnel", FUNNEL | {"order": ["x"] * 40}, {}, "40 of the first 40 rows cannot be used: order is not 0 or 1"),
+        ("funnel", FUNNEL, {"labels": "click,click"}, "column 'click' is named by --labels and by --labels"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_one_line(kind, frame, options, message):

@@ -29,7 +29,9 @@ def paperlab(monkeypatch, capsys):
     """Call the command and give back what it printed; it must succeed."""
 
     def call(words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["paperlab", *words.split()])
+        monkeypatch.setattr(
+            sys, "argv", ["paperlab", *(w.replace("+", " ") for w in words.split())]
+        )
         with pytest.raises(SystemExit) as left:
             cli.main()
         out, error = capsys.readouterr()
@@ -70,3 +72,25 @@ def test_seconds_watched(project, paperlab):
     out = paperlab(f"try generative_regression --data watch --seeds 0..1 --only L1 {settings}")
     assert "on watch: GR against L1: " in out and "relative MAE" in out
     assert [v["text"] for v in verdicts(project)] == ["GR beats L1 on watch"]
+
+
+def test_clicks_then_orders(project, paperlab):
+    draw = np.random.default_rng(0)
+    click = draw.random(800) < 0.5
+    order = click & (draw.random(800) < 0.4)
+    rows = [
+        f"u{draw.integers(40)},topic{draw.integers(4)},{int(c)},{int(o)}"
+        for c, o in zip(click, order, strict=True)
+    ]
+    rows[5], rows[6] = "u1,topic1,0,1", "u1,topic1,maybe,0"
+    messy(project / "shop.csv", "user,topic,clicked,bought", rows)
+    words = "data add shop.csv --kind funnel --labels clicked,bought --user user --split random"
+    out = paperlab(words)
+    assert "3 rows set aside" in out and "bought without clicked" in out
+    settings = "--set rates=0.004 --set epochs=1 --set batch_size=128 --seeds 0..1"
+    only = "--only click+score --only separate+towers"
+    out = paperlab(f"try resflow --data shop {only} {settings}")
+    assert "on shop: ResFlow against click score: " in out
+    assert [v["text"] for v in verdicts(project)] == [
+        f"ResFlow beats {rival} on shop" for rival in ("separate towers", "click score")
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from .. import recipe as recipes
-from ..recipe import LARGEST, TIME, Recipe
+from ..recipe import LARGEST, TIME, Recipe, label_of
 from ..schema import Field, Schema
 from ..sources import Source, aside, rejected_rows
 from ..store import SPLITS, Log, from_arrays, open_store, save
@@ -72,6 +73,34 @@ def amounts(
     options = {"numeric": numeric, "categorical": categorical, "drop": drop}
     fields = {"split": split, "min_count": min_count, "seed": seed}
     return _plan(source, partial(_amount, amount, length), (amount,), roles, options, **fields)
+
+
+def funnel(
+    source: Source,
+    *,
+    labels: str = "click,order",
+    user: str | None = None,
+    time: str | None = None,
+    numeric: Names = (),
+    categorical: Names = (),
+    drop: Names = (),
+    split: Literal["time", "user", "random"] | None = None,
+    min_count: int = 2,
+    seed: int = 0,
+) -> Plan:
+    """Plan a log of impressions with several labels, from dense to sparse.
+
+    labels: two or more columns of 0 and 1; a later one is 1 only where all before it are.
+    Other options: see `paperlab.data.own.clicks.plan`.
+    Raises ValueError for columns that are not there, labels that are not 0 and 1, and no field left.
+    """
+    names = infer.listed(labels)
+    if len(names) < 2:
+        raise ValueError(f"--labels {','.join(names)}: name two columns or more, dense to sparse")
+    roles = {"labels": names, "user": user, "time": time}
+    options = {"numeric": numeric, "categorical": categorical, "drop": drop}
+    fields = {"split": split, "min_count": min_count, "seed": seed}
+    return _plan(source, partial(_funnel, names), names, roles, options, **fields)
 
 
 def _plan(
@@ -238,6 +267,13 @@ def _amount(amount: str, length: str | None, frame: pl.DataFrame) -> tuple[pl.Da
     if length:
         wrong.append((_number(frame[length]) <= 0, f"{length} is not above 0"))
     return value.alias(amount).to_frame(), _reasons(frame.height, wrong)
+
+
+def _funnel(names: tuple[str, ...], frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    labels = [label_of(frame[name], None) for name in names]
+    wrong = [(y.is_null(), f"{y.name} is not 0 or 1") for y in labels]
+    wrong += [(b > a, f"{b.name} without {a.name}") for a, b in pairwise(labels)]
+    return pl.DataFrame(labels), _reasons(frame.height, wrong)
 
 
 def _number(texts: pl.Series) -> pl.Series:

@@ -42,6 +42,7 @@ KINDS = {
     "bandit": Kind(tables.bandit, tables.make, tables.read),
     "relevance": Kind(tables.relevance, tables.make, tables.read),
     "problems": Kind(tables.problems, tables.make, tables.read),
+    "funnel": Kind(outcomes.funnel, outcomes.make, outcomes.read),
     "amounts": Kind(outcomes.amounts, outcomes.make, outcomes.read),
 }
 
@@ -200,7 +201,8 @@ def _alone(name: str) -> Iterator[None]:
 def _columns_of(kind: str) -> set[str]:
     """The columns that a kind needs, by the names that they have by default."""
     arguments = inspect.signature(KINDS[kind].plan).parameters.values()
-    return {a.default for a in arguments if a.annotation == "str"}
+    needed = [a.default for a in arguments if a.annotation == "str"]
+    return {name for names in needed for name in names.split(",")}
 
 
 def _hash(folder: Path) -> str:
