@@ -84,6 +84,16 @@ def add(
     ] = None,
     amount: Annotated[str | None, typer.Option(help="column of numbers from 0 on; amounts")] = None,
     length: Annotated[str | None, typer.Option(help="column of numbers above 0; amounts")] = None,
+    click: Annotated[str | None, typer.Option(help="column of times; delays")] = None,
+    conversion: Annotated[
+        str | None, typer.Option(help="column of times, empty without one; delays")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="of the observation: a column of times, or a time; delays")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(help="within which a conversion counts (7); delays")
+    ] = None,
     numeric: Annotated[str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}")] = None,
     categorical: Annotated[
         str | None, typer.Option(help=f"columns of categories: a,b; {FIELDED}")

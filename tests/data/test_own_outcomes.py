@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from helpers.own_files import written
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,7 +144,120 @@ def test_rows_that_are_no_funnel_are_set_aside(tmp_path):
     assert sum(made.notes["rows"].values()) == 401
 
 
-@settings(deadline=None, max_examples=20)
+NOW, DAY = 1_700_000_000, 86_400
+LATE = {"end": str(NOW), "days": 3, "min_count": 1}
+
+
+def late(rows: int = 500, seed: int = 0) -> pl.DataFrame:
+    """Clicks of ten days; a third convert, some of them after more than three days."""
+    draw = np.random.default_rng(seed)
+    click = NOW - draw.integers(0, 10 * DAY, rows)
+    conversion = click + draw.exponential(1.5 * DAY, rows).astype(int)
+    came = (draw.random(rows) < 0.4) & (conversion <= NOW)
+    return pl.DataFrame(
+        {
+            "topic": draw.choice(list("abcd"), rows),
+            "click": click,
+            "conversion": [int(c) if k else None for c, k in zip(conversion, came, strict=True)],
+        }
+    )
+
+
+def labels(log) -> list[list[int]]:
+    return sorted(row for part in PARTS for row in getattr(log, part).labels.int().tolist())
+
+
+def test_late_conversions_against_a_slow_version():
+    """A day is one of 24 hours before the end; rows of the last three days have no label yet."""
+    log = data.from_frame(late(), "delays", **LATE)
+    slow = []
+    for _, click, conversion in late().iter_rows():
+        age = (NOW - click) // DAY
+        if age < 3:
+            continue
+        delay = None if conversion is None else age - (NOW - conversion) // DAY
+        came = delay is not None and delay <= 3
+        slow.append([1, int(came), delay if came else 0, min(age - 3, 3)])
+    assert labels(log) == sorted(slow)
+    assert log.schema.labels == ("click", "conversion", "days to conversion", "days since click")
+    assert log.notes["rejected"] == 500 - len(slow) and log.notes["days"] == 3
+
+
+def test_a_training_run_knows_what_came_before_it():
+    """Whether a conversion had come three days before the end does not depend on whole days."""
+    log, frame = data.from_frame(late(), "delays", **LATE), late()
+    then = NOW - 3 * DAY
+    old = frame.filter(pl.col("click") <= then)
+    rows = torch.cat([getattr(log, part).labels for part in PARTS])
+    seen = ((rows[:, 1] == 1) & (rows[:, 2] <= rows[:, 3])).sum().item()
+    came = old.filter(pl.col("conversion") <= then)
+    late_days = (NOW - came["click"]) // DAY - (NOW - came["conversion"]) // DAY
+    assert seen == (late_days <= 3).sum() > 20
+    assert len(rows) == len(old)
+
+
+def test_clocks_and_a_column_of_ends():
+    base = labels(data.from_frame(late(), "delays", **LATE))
+    times = pl.col("click", "conversion")
+    for frame, end in (
+        (late().with_columns(times * 1000), NOW * 1000),
+        (late().with_columns(pl.from_epoch(times)), "2023-11-14 22:13:20"),
+        (late().with_columns(times * 1_000_000, until=NOW), "until"),
+    ):
+        assert labels(data.from_frame(frame, "delays", **LATE | {"end": str(end)})) == base
+
+
+def test_impressions_without_a_click_train_where_they_have_a_time():
+    shown = late().with_columns(shown=pl.col("click") - 60)
+    more = shown.with_columns(
+        pl.lit(None, pl.Int64).alias("click"), pl.lit(None, pl.Int64).alias("conversion")
+    )
+    frame = pl.concat([shown, more])
+    log = data.from_frame(frame, "delays", time="shown", **LATE)
+    rows = labels(log)
+    clicks = [row for row in rows if row[0]]
+    assert clicks == labels(data.from_frame(late(), "delays", **LATE))
+    assert 0 <= len(rows) - 2 * len(clicks) < 5  # a minute earlier
+    assert all(row[1:3] == [0, 0] for row in rows if not row[0])
+    alone = data.from_frame(frame[:520], "delays", drop="shown", **LATE)
+    assert labels(alone) == clicks and alone.notes["rejected"] == 520 - len(clicks)
+
+
+def test_the_reasons_of_late_conversions_set_aside(tmp_path):
+    old, new = NOW - 5 * DAY, NOW + 9
+    odd = [
+        ("a", old, old - 1, NOW), ("a", None, None, NOW), ("a", old, "soon", NOW), ("a", old, new, NOW),
+        ("a", new, None, NOW), ("a", None, old, NOW), ("a", old, None, None), ("a", NOW - 9, None, NOW),
+    ]  # fmt: skip
+    frame = (
+        late(seed=1).filter(pl.col("click") < NOW - 3 * DAY).with_columns(end=NOW).cast(pl.String)
+    )
+    odd = pl.DataFrame(
+        [[None if x is None else str(x) for x in row] for row in odd], frame.schema, orient="row"
+    )
+    path = written(pl.concat([odd, frame]), tmp_path, "csv")
+    made = shelf.add([path], "delays", days=3, min_count=1)
+    assert made.reasons() == {
+        "conversion before click": 1, "click is no time": 2, "conversion is no time": 1,
+        "conversion after the end": 1, "click after the end": 1, "end is no time": 1,
+        "less than 3 days before the end": 1,
+    }  # fmt: skip
+    lines = (made.folder / "rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(k) for k in range(2, 10)]
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 2**16), st.integers(1, 5))
+def test_labels_of_delays_fit_together(seed, days):
+    log = data.from_frame(late(600, seed), "delays", end=str(NOW), days=days, min_count=1)
+    rows = torch.cat([getattr(log, part).labels for part in PARTS])
+    click, converted, delay, since = rows.unbind(1)
+    assert (converted <= click).all() and (delay[converted == 0] == 0).all()
+    assert ((delay >= 0) & (delay <= days) & (since >= 0) & (since <= days)).all()
+    assert len(rows) + log.notes["rejected"] == 600
+
+
+@settings(deadline=None, max_examples=10)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.floats(-1, 1e4).map(lambda x: round(x, 3))),
@@ -168,6 +282,7 @@ def test_every_row_is_in_one_part_or_set_aside(rows):
 
 SOME = {"a": [*"xy"] * 20, "amount": [*range(40)]}
 
+CLICKS = {"a": [*"xy"] * 20, "click": [NOW - 9 * DAY] * 40, "conversion": [""] * 40}
 FUNNEL = {"a": [*"xyzz"] * 10, "click": [0, 1, 1, 1] * 10, "order": [0, 0, 1, 1] * 10}
 
 
@@ -183,6 +298,15 @@ FUNNEL = {"a": [*"xyzz"] * 10, "click": [0, 1, 1, 1] * 10, "order": [0, 0, 1, 1]
         ("amounts", SOME, {"split": "time"}, "split 'time' needs the option time"),
         ("amounts", {k: v[:3] for k, v in SOME.items()}, {}, "frame: 3 rows are too few to fill all three parts by random"),
         ("amounts", SOME, {"label": "a"}, "amounts takes amount, length, user, .*, not label"),
+        ("delays", SOME, {"end": "2024-01-01"}, "no column 'click' for --click; there are: a, amount; these"),
+        ("delays", CLICKS, {}, "no column 'end' for --end; there are: a, click, conversion$"),
+        ("delays", CLICKS, {"end": "soon"}, "no column 'soon' for --end; there are: a, click, conversion"),
+        ("delays", CLICKS | {"conversion": [NOW - 9 * DAY - 9] * 40}, {"end": str(NOW)}, "40 of the first 40 rows cannot be used: conversion before click .click "),
+        ("delays", CLICKS | {"click": ["x"] * 40}, {"end": str(NOW)}, "40 of the first 40 .*: click is no time"),
+        ("delays", CLICKS, {"end": str(NOW)}, "all 3. rows of the train part have conversion 0: nothing can be"),
+        ("delays", CLICKS, {"end": str(NOW - 5 * DAY)}, "no row could be used: line 1: less than 7 days before the end"),
+        ("delays", CLICKS, {"end": str(NOW), "days": 0}, "days must be at least 1, got 0"),
+        ("delays", CLICKS, {"end": str(NOW), "split": "time"}, "split must be one of user, random, not 'time'"),
         ("funnel", SOME, {}, "no column 'click' for --labels; there are: a, amount; these fit --kind amounts"),
         ("funnel", SOME, {"labels": "a"}, "--labels a: name two columns or more, dense to sparse"),
         ("funnel", FUNNEL | {"order": [0] * 40}, {}, "all 3. rows of the train part have order 0: nothing can be"),

@@ -94,3 +94,25 @@ def test_clicks_then_orders(project, paperlab):
     assert [v["text"] for v in verdicts(project)] == [
         f"ResFlow beats {rival} on shop" for rival in ("separate towers", "click score")
     ]
+
+
+def test_orders_that_come_late(project, paperlab):
+    draw = np.random.default_rng(0)
+    rows, now = [], 1_700_000_000
+    for _ in range(900):
+        click = now - draw.integers(0, 9 * 86_400)
+        bought = int(click + draw.exponential(86_400))
+        came = draw.random() < 0.5 and bought <= now
+        rows.append(
+            f"u{draw.integers(40)},topic{draw.integers(4)},{click},{bought if came else ''}"
+        )
+    rows[5], rows[6] = f"u1,topic1,{now - 9},{now - 99}", f"u1,topic1,never,{now}"
+    messy(project / "shop.csv", "user,topic,clicked,bought", rows)
+    words = f"data add shop.csv --kind delays --click clicked --conversion bought --user user --end {now} --days 3"
+    out = paperlab(words)
+    assert "less than 3 days before the end" in out and "1 bought before clicked" in out
+    settings = "--set rates=0.012 --set epochs=1 --set batch_size=128 --seeds 0..1"
+    out = paperlab(f"try esdf --data shop --only ESMM --only oracle {settings}")
+    assert "on shop: ESDF against ESMM: " in out
+    assert "of the conversions that came within 3 days" in out and "oracle " in out
+    assert [v["text"] for v in verdicts(project)] == ["ESDF beats ESMM on shop"]

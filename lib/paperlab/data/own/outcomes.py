@@ -1,7 +1,7 @@
 """Rows of fields with outcomes: a funnel of labels, an amount, a conversion that may come late.
 
-A kind is a function from the texts of rows to its labels and to a reason for each row that cannot be
-used. Fields, buckets and parts are those of `paperlab.data.recipe`, but the rows are held in memory.
+What a row's labels are, `paperlab.data.own.labels` says. Fields, buckets and parts are those of
+`paperlab.data.recipe`, but the rows are held in memory.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from ... import checks
 from .. import recipe as recipes
-from ..recipe import LARGEST, TIME, Recipe, label_of
+from ..recipe import TIME, Recipe
 from ..schema import Field, Schema
 from ..sources import Source, aside, rejected_rows
 from ..store import SPLITS, Log, from_arrays, open_store, save
 from . import infer
+from . import labels as labels_of
 from .infer import Names
 
 Outcomes = Callable[[pl.DataFrame], tuple[pl.DataFrame, pl.Series]]
@@ -72,7 +73,9 @@ def amounts(
     roles = {"amount": amount, "length": length, "user": user, "time": time}
     options = {"numeric": numeric, "categorical": categorical, "drop": drop}
     fields = {"split": split, "min_count": min_count, "seed": seed}
-    return _plan(source, partial(_amount, amount, length), (amount,), roles, options, **fields)
+    return _plan(
+        source, partial(labels_of.amount, amount, length), (amount,), roles, options, **fields
+    )
 
 
 def funnel(
@@ -100,7 +103,53 @@ def funnel(
     roles = {"labels": names, "user": user, "time": time}
     options = {"numeric": numeric, "categorical": categorical, "drop": drop}
     fields = {"split": split, "min_count": min_count, "seed": seed}
-    return _plan(source, partial(_funnel, names), names, roles, options, **fields)
+    return _plan(source, partial(labels_of.funnel, names), names, roles, options, **fields)
+
+
+def delays(
+    source: Source,
+    *,
+    click: str = "click",
+    conversion: str = "conversion",
+    end: str = "end",
+    days: int = 7,
+    user: str | None = None,
+    time: str | None = None,
+    numeric: Names = (),
+    categorical: Names = (),
+    drop: Names = (),
+    split: Literal["user", "random"] | None = None,
+    min_count: int = 2,
+    seed: int = 0,
+) -> Plan:
+    """Plan a log of clicks whose conversions may come late.
+
+    A day is 24 hours, counted back from the end of the observation. The log holds the rows of which
+    ``days`` days and more are known, as a training run ``days`` days before the end would have them,
+    and what came of them. Labels: click; conversion within ``days`` days; its delay in days, 0 without;
+    and the days from the click to that training run, at most ``days``.
+
+    click, conversion: columns of times: seconds, milliseconds or microseconds, or ISO dates; the
+        conversion's is empty where there was none.
+    end: until when conversions were recorded: a column of times, or one time.
+    days: within which a conversion counts.
+    time: column of the impression's time; with it, rows without a click are impressions that train.
+    split: 8:1:1 by a hash of the user, or at random without one.
+    Other options: see `paperlab.data.own.clicks.plan`.
+    Raises ValueError for columns that are not there, columns without times, and no field left.
+    """
+    split = split or ("user" if user else "random")
+    checks.one_of(("user", "random"), split=split)
+    fixed = None if end in source.columns else labels_of.seconds(pl.Series([str(end)]))[0]
+    last = end if fixed is None else fixed
+    roles = {"click": click, "conversion": conversion, "user": user, "time": time}
+    roles |= {"end": end} if fixed is None else {}
+    options = {"numeric": numeric, "categorical": categorical, "drop": drop}
+    young = f"less than {days} days before the end"
+    fields = {"split": split, "min_count": min_count, "seed": seed}
+    fields |= {"expected": young, "notes": {"days": days}}
+    outcomes = partial(labels_of.delay, click, conversion, time, last, days, young)
+    return _plan(source, outcomes, (conversion,), roles, options, **fields)
 
 
 def _plan(
@@ -113,16 +162,20 @@ def _plan(
     split: str | None,
     min_count: int,
     seed: int,
+    expected: str = "",
     notes: dict | None = None,
 ) -> Plan:
-    """A plan from the columns of each role and the lists ``numeric``, ``categorical`` and ``drop``."""
+    """A plan from the columns of each role and the lists ``numeric``, ``categorical`` and ``drop``.
+
+    expected: a reason for which many rows may be set aside.
+    """
     lists = {option: infer.listed(names) for option, names in lists.items()}
     infer.named(source.columns, **roles, **lists)
     sample = infer.sample(source)
     kinds = {}
     for role, names in roles.items():
         kinds |= dict.fromkeys((names,) if isinstance(names, str) else names or (), role)
-    _refuse_sample(sample.select(*kinds), outcomes)
+    _refuse_sample(sample.select(*kinds), outcomes, expected)
     columns = infer.columns(sample, kinds, **lists)
     user, length = roles["user"], roles.get("length")
     fields = (*((user,) if user else ()), *infer.of_kind(columns, "categorical"))
@@ -142,10 +195,10 @@ def _plan(
     return Plan(outcomes, judged, recipe, seed, columns, sample, notes or {})
 
 
-def _refuse_sample(sample: pl.DataFrame, outcomes: Outcomes) -> None:
-    """Raise ValueError where more than a tenth of the sample cannot be used."""
+def _refuse_sample(sample: pl.DataFrame, outcomes: Outcomes, expected: str) -> None:
+    """Raise ValueError where more than a tenth of the sample cannot be used for an unexpected reason."""
     _, reasons = outcomes(sample)
-    bad = reasons.filter(reasons != "")
+    bad = reasons.filter((reasons != "") & (reasons != expected))
     if len(bad) > TOLERATED * len(reasons):
         why = bad.mode().sort()[0]
         first = sample.row(reasons.to_list().index(why), named=True)
@@ -256,36 +309,3 @@ def _ids(values: pl.Series, known: pl.DataFrame) -> np.ndarray:
     places = known.with_row_index("id", offset=1)
     found = values.to_frame("value").join(places, on="value", how="left", maintain_order="left")
     return found["id"].fill_null(0).cast(pl.Int64).to_numpy()
-
-
-# the kinds ---------------------------------------------------------------------------------------
-
-
-def _amount(amount: str, length: str | None, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    value = _number(frame[amount])
-    wrong = [(value.is_null(), f"{amount} is no number"), (value < 0, f"{amount} is below 0")]
-    if length:
-        wrong.append((_number(frame[length]) <= 0, f"{length} is not above 0"))
-    return value.alias(amount).to_frame(), _reasons(frame.height, wrong)
-
-
-def _funnel(names: tuple[str, ...], frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    labels = [label_of(frame[name], None) for name in names]
-    wrong = [(y.is_null(), f"{y.name} is not 0 or 1") for y in labels]
-    wrong += [(b > a, f"{b.name} without {a.name}") for a, b in pairwise(labels)]
-    return pl.DataFrame(labels), _reasons(frame.height, wrong)
-
-
-def _number(texts: pl.Series) -> pl.Series:
-    """Numbers; null for other texts and where one is not finite or too large for 32 bits."""
-    value = texts.str.strip_chars().cast(pl.Float64, strict=False)
-    usable = value.is_finite() & (value.abs() <= LARGEST)
-    return pl.select(pl.when(usable).then(value)).to_series()
-
-
-def _reasons(rows: int, wrong: list[tuple[pl.Series, str]]) -> pl.Series:
-    """The first reason that holds for each row, else ""."""
-    reasons = pl.Series([""] * rows, dtype=pl.String)
-    for is_wrong, why in reversed(wrong):
-        reasons = pl.select(pl.when(is_wrong).then(pl.lit(why)).otherwise(reasons)).to_series()
-    return reasons

@@ -44,6 +44,7 @@ KINDS = {
     "problems": Kind(tables.problems, tables.make, tables.read),
     "funnel": Kind(outcomes.funnel, outcomes.make, outcomes.read),
     "amounts": Kind(outcomes.amounts, outcomes.make, outcomes.read),
+    "delays": Kind(outcomes.delays, outcomes.make, outcomes.read),
 }
 
 
