@@ -130,6 +130,7 @@ def add(
 
     Examples: paperlab data add clicks.csv --label click --user user_id --time ts --dry-run ·
     paperlab data add events/ --kind sequences --user visitor --item sku --time ts ·
+    paperlab data add shop.csv --kind funnel --labels click,order --user user_id ·
     paperlab data add pairs.jsonl --kind preferences
     """
     options = {k: v for k, v in locals().items() if v is not None}
