@@ -10,6 +10,7 @@ from helpers.own_files import written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paperlab import data
+from paperlab.data import sources
 from paperlab.data.own import shelf
 
 PARTS = ("train", "valid", "test")
@@ -75,6 +76,23 @@ def test_every_form_of_file_is_the_log_of_the_table(tmp_path, form):
         "amounts",
         {"train": 320, "valid": 40, "test": 40},
     )
+
+
+@pytest.mark.parametrize("kind", ["amounts", "funnel", "delays"])
+def test_bytes_do_not_depend_on_chunks(tmp_path, monkeypatch, kind):
+    frames = {"amounts": watches(), "funnel": funnels(), "delays": late(seed=3)}
+    path = written(frames[kind], tmp_path, "csv")
+    path.write_text(path.read_text() + "torn\n")
+    options = {"amounts": WATCH, "funnel": {"split": "random"}, "delays": LATE}[kind]
+
+    def add(name: str) -> dict[str, bytes]:
+        folder = shelf.add([path], kind, name=name, **options).folder
+        return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+    whole = add("whole")
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 1500)
+    assert len([*sources.TextSource.with_header(path, ()).chunks()]) > 5
+    assert add("chunks") == whole
 
 
 def test_amounts_that_are_none_are_set_aside_and_counted():

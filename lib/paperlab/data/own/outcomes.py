@@ -233,7 +233,7 @@ def make(plan: Plan, source: Source, folder: Path, notes: dict) -> None:
     log = _log(plan, folder.name, rows, labels, lines, notes, len(lost))
     save(log, folder)
     if lost:
-        (folder / "rejected.tsv").write_bytes(aside(lost))
+        (folder / "rejected.tsv").write_bytes(aside(sorted(lost)))
 
 
 def read(folder: Path, name: str) -> Log:
