@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import intervals
 from ..data import catalogue, fetch
 from ..data.formats import parquet
 from ..data.schema import Field, Schema
@@ -60,8 +61,9 @@ def _aitm(schema: Schema, width: int, **options: Any) -> AITM:
     return AITM(schema, widths=(width, (width + 1) // 2), **options)
 
 
+BASE = "separate towers"
 ARMS = {  # of a schema and a width
-    "separate towers": partial(_towers, fr=False, combine="separate"),
+    BASE: partial(_towers, fr=False, combine="separate"),
     "shared bottom": _shared_bottom,
     "MMoE": _mmoe,
     "PLE": _ple,
@@ -82,8 +84,8 @@ def runs(
     chosen_by: str,
     arms: Mapping[str, Callable] = ARMS,
     **options: Any,
-) -> tuple[list[dict], dict[str, dict[tuple[str, int], Float[np.ndarray, " n"]]]]:
-    """Logistic regression and ``arms`` on a log: rows, and by label the test logits of (model, seed).
+) -> tuple[list[dict], list[dict]]:
+    """Logistic regression and ``arms`` on a log: rows of results, and `gaps` of every label's AUC.
 
     rates: tried at the first seed of every model, and widened. chosen_by: the label whose validation
     log loss chooses rate and pass, or ``all``. arms: functions of a schema and a width, which becomes
@@ -91,19 +93,38 @@ def runs(
     A row has ``falls``: the share of test rows whose logits do not rise along the chain.
     Raises ValueError where a model has no width of as many dense weights as the separate towers.
     """
-    weights = ARMS["separate towers"](log.schema, WIDTH).count_parameters()["dense"]
+    weights = ARMS[BASE](log.schema, WIDTH).count_parameters()["dense"]
     sized = {"logistic regression": LogisticRegression}
     for name, arm in arms.items():
         sized[name] = partial(arm, width=width_for(partial(arm, log.schema), weights))
-    rows, units = [], {label: {} for label in log.schema.labels}
+    rows, logits = [], {name: [] for name in sized}
     for name, arm in sized.items():
         arm = partial(arm, chosen_by=chosen_by)
         for row, model in trained(name, arm, log, seeds, rates, **options):
             s = model.predict_all(log.test)
             rows.append(row | {"falls": (s.diff(dim=1) <= 0).all(1).double().mean().item()})
-            for label, logits in zip(units, s.T, strict=True):
-                units[label][name, row["seed"]] = logits.numpy()
-    return rows, units
+            logits[name].append(s.numpy())
+    return rows, gaps(log, {name: np.stack(found) for name, found in logits.items()})
+
+
+def gaps(
+    log: Log, logits: Mapping[str, Float[np.ndarray, "seeds n K"]], base: str = BASE
+) -> list[dict]:
+    """AUC of each label of the test part, of every model minus ``base``: label, model, value, low, high.
+
+    The 95 % intervals cover seeds and test rows, those of one user (or group) together.
+    """
+    found, clusters = [], log.user("test").numpy()
+    for k, label in enumerate(log.schema.labels):
+        positive = log.test.labels[:, k].numpy().astype(bool)
+        for name in logits:
+            if name != base:
+                scores, against = logits[name][..., k], logits[base][..., k]
+                gap = intervals.auc(positive, scores, against, clusters)
+                low, high = map(float, gap.interval(0.95))
+                row = {"label": label, "model": name, "value": float(gap.value)}
+                found.append(row | {"low": low, "high": high})
+    return found
 
 
 def census(seed: int = 0) -> Log:

@@ -120,7 +120,7 @@ class Funnels:
             s = model.predict_all(log.test)
             yield row | facts | against(truth, s), model
             if name == "separate towers":
-                none = facts | dict.fromkeys(("lr", "auc_order", "passes")) | {"dense": 0, "seconds": 0.0}
+                none = facts | dict.fromkeys(("lr", "auc_order", "passes")) | {"dense": 0}
                 rates = torch.logit(log.train.labels.mean(0)).expand(len(s), 2)
                 for free, scores in {"click score": s[:, [0, 0]], "constant": rates}.items():
                     row = (
@@ -160,7 +160,14 @@ def watch_time(
     flat = (y - log.train.labels.mean()).square().numpy()
     for seed in seeds:
         errors["constant", seed] = flat
-        none = {"model": "constant", "seed": seed, "dense": 0, "lr": None, "passes": None, "edge": None}
+        none = {
+            "model": "constant",
+            "seed": seed,
+            "dense": 0,
+            "lr": None,
+            "passes": None,
+            "edge": None,
+        }
         rows.append(none | {"mse": float(flat.mean())})
     unit = np.mean([errors["separate towers", seed] for seed in seeds])
     return rows, {key: e / unit for key, e in errors.items()}
