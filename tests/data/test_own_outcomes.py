@@ -91,7 +91,7 @@ def test_bytes_do_not_depend_on_chunks(tmp_path, monkeypatch, kind):
 
     whole = add("whole")
     monkeypatch.setattr(sources, "CHUNK_BYTES", 1500)
-    assert len([*sources.TextSource.with_header(path, ()).chunks()]) > 5
+    assert len([*sources.TextSource.with_header(path, ()).chunks()]) > 2
     assert add("chunks") == whole
 
 
