@@ -62,29 +62,43 @@ class Study:
     ) -> None:
         """Choose a rate for every arm of ``logs``, then alpha for ELBO, by validation AUC.
 
-        logs: arm -> pilot log. Where there is one setting, nothing is trained. The first alpha is the
-        one that rates are tried with.
+        logs: arm -> pilot log. rates are tried with the first of ``alphas``; where the best lies at an
+        end of several, one beyond it is tried too. Where there is one setting, nothing is trained.
         """
         for name, log in logs.items():
-            tried: dict[tuple[float, float], float] = {}
-
-            def best(
-                settings: Sequence[tuple[float, float]], name=name, log=log, tried=tried
-            ) -> tuple[float, float]:
-                if len({*settings, *tried}) == 1:
-                    return settings[0]
-                for lr, alpha in settings:
-                    if (lr, alpha) not in tried:
-                        run, _ = self.fit(name, log, seed, lr, alpha)
-                        tried[lr, alpha] = run.valid["auc"]
-                        row = {"model": name, "lr": lr, "alpha": ARMS[name].get("alpha", alpha)}
-                        self.trials.append(row | {"validation AUC": run.valid["auc"]})
-                return max(tried, key=tried.get)
-
-            lr, alpha = best([(rate, alphas[0]) for rate in rates])
-            if "alpha" not in ARMS[name]:
-                lr, alpha = best([(lr, a) for a in alphas])
+            lr, alpha = rates[0], alphas[0]
+            if len(rates) > 1:
+                found = {r: self._try(name, log, seed, r, alpha) for r in sorted(rates)}
+                lr, grid = max(found, key=found.get), sorted(found)
+                if lr in (grid[0], grid[-1]):
+                    beyond = lr * lr / grid[1 if lr == grid[0] else -2]
+                    found[beyond] = self._try(name, log, seed, beyond, alpha)
+                    lr = max(found, key=found.get)
+            if len(alphas) > 1 and "alpha" not in ARMS[name]:
+                found = {a: self._try(name, log, seed, lr, a) for a in alphas}
+                alpha = max(found, key=found.get)
             self.chosen[name] = {"lr": lr, "alpha": alpha}
+
+    def _try(self, name: str, log: Log, seed: int, lr: float, alpha: float) -> float:
+        """Validation AUC of one setting, which is trained once."""
+        row = {"model": name, "lr": lr, "alpha": ARMS[name].get("alpha", alpha)}
+        for known in self.trials:
+            if row.items() <= known.items():
+                return known["validation AUC"]
+        run, _ = self.fit(name, log, seed, lr, alpha)
+        self.trials.append(row | {"validation AUC": run.valid["auc"]})
+        return run.valid["auc"]
+
+    def edges(self) -> list[str]:
+        """Arms whose chosen rate or alpha is the lowest or highest of several that were tried."""
+        found = []
+        for name, own in self.chosen.items():
+            tried = [t for t in self.trials if t["model"] == name]
+            for key, value in own.items():
+                values = {t[key] for t in tried}
+                if len(values) > 1 and value in (min(values), max(values)):
+                    found.append(f"{name} ({key})")
+        return found
 
     def train(
         self, name: str, log: Log, seed: int, slower: float = 1.0, watch: bool = False
@@ -213,9 +227,7 @@ def moved(log: Log, names: Sequence[str]) -> list[dict]:
     for name in names:
         column = own.index(name)
         size = log.schema.categorical[column].size
-        shares = [
-            s.ids[:, column].bincount(minlength=size) / len(s) for s in (log.train, log.test)
-        ]
+        shares = [s.ids[:, column].bincount(minlength=size) / len(s) for s in (log.train, log.test)]
         found.append({"statistic": name, "moved": (shares[0] - shares[1]).abs().sum().item() / 2})
     return found
 
