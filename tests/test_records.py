@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from paperlab import records, verdict
+from paperlab import digest, records, verdict
 
 
 def test_values_become_plain_json():
@@ -71,6 +71,26 @@ def test_only_clean_successful_runs_are_kept(tmp_path):
     records.write(tmp_path / "run/record.json", base | {"code": {"dirty": False}})
     assert records.keep(tmp_path / "run", tmp_path).name == "101_x_full.json"
     assert records.reference("101_x", "full", tmp_path)["profile"] == "full"
+
+
+def test_a_key_sees_the_content_of_own_sets_that_parameters_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERLAB_LOCAL", str(tmp_path))
+
+    def keys():
+        asked = ({"data": "own"}, {"real": ["frappe", "own/part"]}, {"data": "frappe"}, {"n": 1})
+        return [records.key("101_ssr", "c0de", parameters) for parameters in asked]
+
+    def make(content):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own/notes.json").write_text(json.dumps({"sha256": content}))
+        return keys()
+
+    none, first, again, other = keys(), make("1"), make("1"), make("2")
+    assert first == again
+    assert none[2:] == first[2:] == other[2:]
+    for k in (0, 1):
+        assert len({none[k], first[k], other[k]}) == 3
+    assert digest.own_sets({"real": ["frappe", "own/part"], "n": 1}) == {"own": "2"}
 
 
 def test_the_fingerprint_ignores_order_and_sees_values():

@@ -6,11 +6,13 @@ from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from helpers.clicks import LOG
 from paperlab import data, manifest, records, trying, tryout, verdict
 from paperlab.data.kinds import BanditLog, PreferenceTexts
+from paperlab.data.own import shelf
 from paperlab.interest.worlds.interest_sequences import interest_sequences
 from paperlab.rl import bandit
 from paperlab.scoring import clicks, preferences, sequences
@@ -267,7 +269,6 @@ def test_a_run_of_the_command_leaves_a_record(project):
     lines = ["user,item,click"]
     lines += [f"u{draw.integers(40)},i{draw.integers(9)},{draw.integers(2)}" for _ in range(1_200)]
     (project / "own.csv").write_text("\n".join(lines))
-    shelf = import_module("paperlab.data.own.shelf")
     shelf.add([project / "own.csv"], "clicks", label="click", user="user")
     given = {"rates": "0.01", "epochs": "1"}
     tried, folder = trying.run("ssr", "own", project, "0..2", given, (), 1, print)
@@ -277,6 +278,27 @@ def test_a_run_of_the_command_leaves_a_record(project):
     assert kept["figures"] and (folder / kept["figures"][0]).is_file()
     assert [v["outcome"] for v in kept["verdicts"]] == [j.outcome for j in tried.judged]
     assert tried.scores.clusters is not None  # resampled by user
+    assert kept["own_sets"] == {"own": shelf.sets()["own"].notes["sha256"]}
+
+
+def test_a_budget_that_no_width_meets_is_named(project):
+    draw = np.random.default_rng(0)
+    frame = {name: draw.integers(0, 2 + k, 1_200) for k, name in enumerate(("click", "a", "b"))}
+    pl.DataFrame(frame).write_csv(project / "own.csv")
+    shelf.add([project / "own.csv"], "clicks", label="click")
+    said = "budget: no width in .* gives 3 dense weights within 5 %: .*; --set budget=WEIGHTS takes"
+    with pytest.raises(ValueError, match=said):
+        trying.run("ssr", "own", project, "0", {"budget": "3"}, (), 1, print)
+    [path] = (project / "data/runs").glob("*/record.json")
+    message = json.loads(path.read_text())["error"]["message"]
+    assert message.startswith("ValueError: budget: no width")
+
+
+def test_a_set_that_is_not_there_names_its_neighbours(project):
+    said = "no data set 'frape'; near it: frappe; `paperlab data` lists all"
+    with pytest.raises(ValueError, match=said):
+        trying.run("ssr", "frape/x", project, "0", {}, (), 1, print)
+    assert not (project / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def prepare(
 ) -> None:
     """Prepare a set of the catalogue, or open one of your own: paperlab data NAME."""
     from .data import load
+    from .data.own import shelf
 
+    shelf.check_known(name)
     print(load(name, **{k: _number(v) for k, v in pairs(set_).items()}))
 
 
@@ -118,6 +120,7 @@ def add(
         options.pop(own, None)
     from .data.own import shelf
 
+    shelf.free_name(files, name, force)
     _, plan = shelf.planned(files, kind, **options)
     _show_plan(plan, dry_run)
     if dry_run:

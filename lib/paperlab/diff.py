@@ -111,7 +111,8 @@ def _about(run: Run) -> dict:
     about["error"] = (run.record.get("error") or {}).get("message")
     about |= {"code digest": code.get("digest"), "commit": code.get("commit")}
     about["committed"] = None if "dirty" not in code else not code["dirty"]
-    versions = run.record.get("versions") or {}
+    sets, versions = run.record.get("own_sets") or {}, run.record.get("versions") or {}
+    about |= {f"content of {name}": content[:12] for name, content in sets.items()}
     about |= {f"version of {name}": version for name, version in versions.items()}
     return {k: v for k, v in about.items() if v is not None}
 

@@ -1,6 +1,7 @@
 """A digest of the code that decides a notebook's numbers.
 
-Two runs with one digest and one set of parameters give the same numbers. The digest covers
+Two runs with one digest and one set of parameters give the same numbers, on the same `own_sets`
+where parameters name some. The digest covers
 
 - the notebook's code cells, without the statements that only show something: calls on ``plots`` and
   ``widgets``, `records.show_reference` and `records.show_claims` (`verdict.show` counts: it puts
@@ -19,6 +20,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -106,6 +108,16 @@ def tryout_cell(path: Path, code: str) -> str:
         return ""
     modules = f"{PACKAGE}.scoring.{terms['kind']}", f"{PACKAGE}.{terms['contenders']}"
     return f"\n# %%\nimport {', '.join(modules)}\ntryout_terms = {terms!r}"
+
+
+def own_sets(parameters: dict) -> dict[str, str]:
+    """SHA-256 of the sets of your own in data/local that a run's parameters name, NAME or NAME/PART."""
+    # `shelf.root`, which would import torch
+    root = Path(os.environ.get("PAPERLAB_LOCAL") or Path(__file__).parents[2] / "data/local")
+    named = {text.partition("/")[0] for text in _texts([*parameters.values()])}
+    made = {p.parent.name: p for p in sorted(root.glob("[!.]*/notes.json"))}
+    notes = {name: json.loads(p.read_text()) for name, p in made.items() if name in named}
+    return {name: found.get("sha256") for name, found in notes.items()}
 
 
 def library() -> dict[str, bytes]:

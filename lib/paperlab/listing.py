@@ -147,7 +147,7 @@ def results(
     \b
     Examples:
       paperlab results --notebook ssr --since 2026-11-01
-      paperlab results --compare 101_ssr_full 101_ssr_control
+      paperlab results --compare 111_bars_frappe_full 111_bars_frappe_own
       paperlab results --compare strength=0.5 strength=2
       paperlab results --json
     """

@@ -58,6 +58,7 @@ def begin(notebook: str, profile: str, parameters: dict, root: Path) -> dict:
         "parameters_hash": fingerprint(parameters),
         "key": key(notebook, code, parameters),
         "code": machine.code_version(root) | {"digest": code},
+        "own_sets": digest.own_sets(parameters),
         "versions": machine.versions(),
         "machine": machine.describe(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -243,5 +244,7 @@ def fingerprint(parameters: dict) -> str:
 
 
 def key(notebook: str, code: str, parameters: dict) -> str:
-    """The key of a run: equal for the same notebook, digest of the code and parameters."""
-    return fingerprint({"notebook": notebook, "code": code, "parameters": parameters})
+    """The key of a run: equal for the same notebook, digest of the code, parameters and own sets."""
+    what = {"notebook": notebook, "code": code, "parameters": parameters}
+    sets = digest.own_sets(parameters)
+    return fingerprint(what | ({"own_sets": sets} if sets else {}))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import checks, manifest, plots, records, tryout
+from .data.own import shelf
 from .parameters import Parameter
 
 SEEDS = Parameter("seeds", "list[int]", [0, 1, 2], "runs", 0, 4_000_000_000)
@@ -33,6 +35,7 @@ def run(
     settings = cast(stem, settings)
     terms = tryout.terms_of(stem, settings)
     tryout.chosen(terms, only)
+    shelf.check_known(data.partition("/")[0])
     found = tryout.load(data, stem)
     parameters = {"data": data, "seeds": list(seeds), "only": list(only)} | terms["settings"]
     record = records.begin(stem, "try", parameters, root)
@@ -45,7 +48,8 @@ def run(
         error, drawn = None, []
         try:
             own = records.start(stem, seeds[0], threads)
-            tried = tryout.run(stem, found, own, seeds=seeds, only=only, tell=tell, **settings)
+            with _budget_named():
+                tried = tryout.run(stem, found, own, seeds=seeds, only=only, tell=tell, **settings)
             own.verdicts = [judged.stored() for judged in tried.judged]
             own.save_in(folder)
             drawn = [draw(tried, folder).name]
@@ -60,6 +64,17 @@ def run(
             ended["seconds"] = round(time.perf_counter() - began, 2)
             records.write(path, (records.read(path) or record) | ended)
     return tried, folder
+
+
+@contextmanager
+def _budget_named() -> Iterator[None]:
+    """Name the setting that is at fault where no width of a contender meets its budget."""
+    try:
+        yield
+    except ValueError as problem:
+        if "dense weights within" not in str(problem):  # what `nn.budget.width_for` says
+            raise
+        raise ValueError(f"budget: {problem}; --set budget=WEIGHTS takes another") from None
 
 
 def cast(name: str, settings: dict[str, str]) -> dict[str, object]:

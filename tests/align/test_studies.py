@@ -54,6 +54,21 @@ def test_log_ratios_are_changes_since_the_start():
     assert chosen.abs().max() > 0.01
 
 
+def test_beta_and_rate_are_chosen_together_on_validation_pairs():
+    parts = [KeyTokens().pairs(40, seed) for seed in (1, 2)]
+    start = studies.read(parts[0], seed=0, dim=16, layers=1)
+    alone, (scales, rates) = {}, ([1.0, 30.0], [1e-5, 0.03])
+    for scale in scales:
+        for rate in rates:
+            [(row, _)] = studies.tuned(start, *parts, DPO, 0, [rate], [scale], epochs=3)
+            assert (row["beta"], row["lr"]) == (scale * 0.1, rate)
+            alone[scale, rate] = row["valid_rewards/accuracies"]
+    [(row, module)] = studies.tuned(start, *parts, DPO, 0, rates, scales, epochs=3)
+    best = max(alone.values())
+    assert min(alone.values()) < best == row["valid_rewards/accuracies"]
+    assert alone[row["scale"], row["lr"]] == best and module.beta == row["beta"]
+
+
 def test_key_tokens_and_what_the_cue_adds():
     rows, facts = [], []
     for cue in (0.0, 1.0):
@@ -61,7 +76,11 @@ def test_key_tokens_and_what_the_cue_adds():
         rows, facts = rows + found, [*facts, fact]
     assert [r["model"] for r in found] == ["the longer", "the shorter", "coin", "DPO", "OTPO"]
     assert all(f["shared"] == 0 for f in facts)
-    labels = [p.truth.margin for p in KeyTokens(cue=1.0).pairs(64, 4).pairs if p.truth.margin]
+    labels = [
+        p.truth.margin
+        for p in KeyTokens(cue=1.0, **studies.TASK).pairs(64, 4).pairs
+        if p.truth.margin
+    ]
     assert facts[1]["wrong labels"] == sum(m < 0 for m in labels) / len(labels)
     dpo = {r["cue"]: r for r in rows if r["model"] == "DPO"}
     assert dpo[1.0]["accuracy"] == dpo[1.0]["own accuracy"]  # its weights are 1

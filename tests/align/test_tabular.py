@@ -44,6 +44,15 @@ def test_labels_are_those_of_bradley_and_terry():
     assert set(WORLD.labels(1, 0.0, range(4)).unique().tolist()) == {0.0, 1.0}
 
 
+def test_labels_are_drawn_independently_of_the_rewards_of_the_same_seed():
+    """One generator for both would tie a label's uniform number to the size of a reward."""
+    world = choices(range(1500))
+    error = world.labels(1, 0.0, range(1500)) - world.labels(None)
+    size = (world.reward**2 + world.reference**2).sqrt()
+    scores = torch.cat([error, (error[:, None] * (size - size.mean(0))[:, :, None]).flatten(1)], 1)
+    assert (scores.mean(0).abs() < 5 * scores.std(0) / 1500**0.5).all()
+
+
 @pytest.mark.parametrize("beta", [0.1, 0.5, 2.0])
 def test_dpo_recovers_the_optimal_policy_from_exact_labels(beta):
     """The paper's claim; robust DPO does so from flipped labels, and DPO then does not."""

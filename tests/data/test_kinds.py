@@ -215,10 +215,7 @@ def test_the_command_prepares_what_it_lists(tmp_path):
         assert name in done.stdout and entry.kind in done.stdout
     done = command("nope")
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "paperlab: no data set 'nope'; there are: alpaca-eval-preferences, "
-    )
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr == "paperlab: no data set 'nope'; `paperlab data` lists all\n"
     done = command("gsm8k", "--set", "part=valid")
     assert (done.returncode, done.stderr) == (
         2, "paperlab: part must be one of train, test, not 'valid'\n"

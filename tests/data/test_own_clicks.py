@@ -385,7 +385,7 @@ def test_names_are_free_or_replaced(tmp_path, home):
     with pytest.raises(ValueError, match="no set 'clicks' of your own; there are: none"):
         shelf.remove("clicks")
     assert "clicks" not in catalogue.entries()
-    assert [p.name for p in home.iterdir() if p.suffix != ".lock"] == []
+    assert [*home.iterdir()] == []
 
 
 def test_two_who_add_one_name_make_one_whole_set(tmp_path, home):
@@ -402,7 +402,19 @@ def test_two_who_add_one_name_make_one_whole_set(tmp_path, home):
     assert said.count("clicks") == 1
     assert all("is there already" in words for words in said if words != "clicks")
     assert same(data.load("clicks"), data.from_frame(clicks(), **OPTIONS))
-    assert [p.name for p in home.iterdir() if p.suffix != ".lock"] == ["clicks"]
+    assert [p.name for p in home.iterdir()] == ["clicks"]
+
+
+def test_a_sets_hash_is_that_of_its_content(tmp_path, home):
+    frame = clicks()
+    changed = frame.with_columns(click=1 - frame["click"].to_numpy())
+    path, hashes = written(frame, tmp_path, "csv"), {}
+    for name, rows in {"a": frame, "b": frame, "c": changed}.items():
+        written(rows, tmp_path, "csv")
+        hashes[name] = shelf.add([path], "clicks", name=name, **OPTIONS).notes["sha256"]
+    assert hashes["a"] == hashes["b"] != hashes["c"]
+    path.write_text(path.read_text() + "torn\n")  # a row that is set aside changes no number
+    assert shelf.add([path], "clicks", name="d", **OPTIONS).notes["sha256"] == hashes["c"]
 
 
 def test_a_set_knows_how_it_was_made(tmp_path, home):

@@ -170,6 +170,26 @@ def test_what_cannot_be_made_is_one_line(kind, frame, options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "columns", "hint"),
+    [
+        ("preferences", ["user", "item", "time", "shop"], "; these fit --kind sequences"),
+        ("clicks", ["prompt", "chosen", "rejected"], "; these fit --kind preferences"),
+        ("bandit", ["prompt", "answer", "label"], "; these fit --kind clicks or problems"),
+        ("problems", ["query", "document"], ""),
+    ],
+)
+def test_a_missing_column_names_the_kinds_that_the_columns_fit(tmp_path, kind, columns, hint):
+    (tmp_path / "x.csv").write_text(f"{','.join(columns)}\n{','.join('1' * len(columns))}\n")
+    asked = {"clicks": "label", "bandit": "action"}.get(kind, "prompt")
+    said = f"no column '{asked}' for --{asked}; there are: {', '.join(columns)}{hint}"
+    with pytest.raises(ValueError) as file:
+        shelf.add([tmp_path / "x.csv"], kind)
+    with pytest.raises(ValueError) as frame:
+        data.from_frame({c: [1] for c in columns}, kind)
+    assert str(file.value) == str(frame.value) == said
+
+
 # The command ---------------------------------------------------------------------------------------
 
 
@@ -203,8 +223,10 @@ def test_from_a_file_to_a_log(paperlab, tmp_path, home):
     assert code == 0 and "frappe" in out
     assert any("clicks" in line and "your own" in line for line in out.splitlines())
     assert paperlab("clicks")[:2] == (0, f"{data.load('clicks')}\n")
-    assert paperlab(*words) == (2, paperlab(*words)[1], "paperlab: clicks is there already: "
-                                "--force replaces it, --name makes another\n")  # fmt: skip
+    taken = "paperlab: clicks is there already: --force replaces it, --name makes another\n"
+    for again in (words, (*words, "--dry-run")):
+        assert paperlab(*again) == (2, "", taken)
+    assert paperlab(*words, "--dry-run", "--force")[0] == 0
     assert paperlab(*words, "--force", "--drop", "price")[0] == 0
     assert [f.name for f in data.load("clicks").schema.fields] == ["user_id", "city"]
     assert paperlab("remove", "clicks")[0] == 0
@@ -224,13 +246,16 @@ def test_rows_that_are_set_aside_are_said_in_one_line(paperlab, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nope",), "no data set 'nope'; there are: "),
+        (("nope",), "no data set 'nope'; `paperlab data` lists all"),
+        (("frape",), "no data set 'frape'; near it: frappe"),
         (("remove", "nope"), "no set 'nope' of your own; there are: none"),
         (("add", "nope.csv"), "no file or folder nope.csv"),
         (("add", "{csv}"), "no column 'label' for --label; there are: user_id, ts, city, price"),
         (("add", "{csv}", "--label", "click", "--kind", "click"), "kind must be one of clicks, "),
         (("add", "{csv}", "--label", "click", "--split", "user"), "split 'user' needs the option user"),
         (("add", "{csv}", "--label", "click", "--name", "a b"), "--name a b: a name holds letters"),
+        (("add", "{csv}", "--label", "click", "--name", "a b", "--dry-run"), "--name a b: a name holds"),
+        (("add", "{csv}", "--label", "click", "--name", "frappe", "--dry-run"), "--name frappe: the cat"),
         (("add", "{csv}", "--label", "price", "--dry-run"), "--label price must hold 0 and 1"),
         (("add", "{csv}", "--kind", "problems"), "no column 'prompt' for --prompt"),
         (("add", "{csv}", "--label", "click", "--grade", "x"), "clicks takes label, user, "),

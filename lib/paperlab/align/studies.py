@@ -1,8 +1,8 @@
 """Studies of preference tuning on pairs whose truth is known.
 
 Every study gives one row per method and seed. All methods start from one language model, trained on
-both responses of every training pair, and share the reference, the pairs, their order, the epochs
-and the learning rates tried. Validation pairs select the rate and the epoch.
+both responses of every training pair, and share the reference, the pairs, their order, the epochs,
+and the learning rates and factors of beta tried. Validation pairs select rate, factor and epoch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 CPU = {"batch_size": 32, "precision": "32-true", "accelerator": "cpu"}
+CHOSEN_BY = ("rewards/accuracies", "higher")  # of each method's own score, on validation pairs
 LONGEST = 48  # tokens of a sampled response
 TESTED = 500  # test pairs of `key_tokens`; the other parts are smaller
+# Settings of `KeyTokens` at which a tuned DPO stays below a perfect ranking.
+TASK = {"strength": 1.0, "kinds": 8}
 
 
 def read(data: Preferences, seed: int, dim: int = 32, layers: int = 2, **options) -> TinyLM:
@@ -45,24 +48,31 @@ def tuned(
     methods: Mapping[str, dict],
     seed: int,
     rates: Iterable[float] = (1e-3,),
+    scales: Iterable[float] = (1.0,),
     **options,
 ) -> Iterator[tuple[dict, PreferenceTuning]]:
-    """Rows of `trials.compare` with their modules, each a tuned copy of ``policy``.
+    """One row of `trials.compare` per method, with its ``beta``, and its module: a tuned copy of ``policy``.
 
     train, valid: pairs, or the output of `PreferenceTuning.refer`, which spares the reference's pass.
-    methods: name -> arguments of `PreferenceTuning`. options: passed to `loop.fit`.
+    methods: name -> arguments of `PreferenceTuning`.
+    rates, scales: learning rates, and factors of a method's beta. Every pair of both is tried; the
+        first of those with the highest validation accuracy is taken.
+    options: passed to `loop.fit`.
     """
     first = PreferenceTuning(policy)
     parts = (p if isinstance(p, ReferredPairs) else first.refer(p) for p in (train, valid))
     parts = loop.Parts(*parts)
-
-    def builder(arguments: dict):
-        return lambda data, width: PreferenceTuning(copied(policy), **arguments)
-
-    builders = {name: builder(arguments) for name, arguments in methods.items()}
-    chosen_by = ("rewards/accuracies", "higher")
-    options = {"rates": tuple(rates), "metric": chosen_by} | CPU | options
-    yield from trials.compare(builders, parts, seeds=[seed], **options)
+    options = {"rates": tuple(rates), "metric": CHOSEN_BY} | CPU | options
+    for name, arguments in methods.items():
+        best = None
+        for scale in scales:
+            own = arguments | {"beta": scale * arguments.get("beta", 0.1)}
+            build = {name: lambda data, width, own=own: PreferenceTuning(copied(policy), **own)}
+            [(row, module)] = trials.compare(build, parts, seeds=[seed], **options)
+            quality = row[f"valid_{CHOSEN_BY[0]}"]
+            if best is None or quality > best[0]:
+                best = quality, row | {"beta": own["beta"], "scale": scale}, module
+        yield best[1:]
 
 
 def copied(policy: nn.Module) -> nn.Module:
@@ -106,7 +116,12 @@ def trivial(data: Preferences, right: Float[Tensor, " N"], seed: int) -> dict[st
 
 
 def key_tokens(
-    methods: Mapping[str, dict], cue: float, pairs: int, seed: int, **options
+    methods: Mapping[str, dict],
+    cue: float,
+    pairs: int,
+    seed: int,
+    validated: float | None = None,
+    **options,
 ) -> tuple[list[dict], dict[str, float]]:
     """Methods and `trivial` rivals on `KeyTokens`, where length is a spurious cue; facts of the data.
 
@@ -114,13 +129,16 @@ def key_tokens(
     accuracy``; ``slope`` = (s_long - s_short) / (difference in length) at equal content, in nats per
     token; ``length``: tokens of sampled responses, at most `LONGEST`. Facts: the number of ``shared``
     test pairs; the share of ``wrong labels`` among training pairs of unequal rewards.
-    cue: in [-1, 1], see `KeyTokens`. options: those of `tuned`.
+    cue: of the training pairs, in [-1, 1], see `KeyTokens`; its other settings are `TASK`.
+    validated: cue of the validation pairs, that of the training pairs where None.
+    options: those of `tuned`.
     """
-    task = KeyTokens(cue=cue)
-    sizes = ((pairs, 0), (TESTED // 4, 1))
-    train, valid = (task.pairs(count, 4 * seed + k) for count, k in sizes)
-    test = KeyTokens().pairs(TESTED, 4 * seed + 2)
-    probe = KeyTokens().probe(TESTED // 4, 4 * seed + 3)
+    task, fresh = KeyTokens(cue=cue, **TASK), KeyTokens(**TASK)
+    train = task.pairs(pairs, 4 * seed)
+    chooser = task if validated is None else KeyTokens(cue=validated, **TASK)
+    valid = chooser.pairs(TESTED // 2, 4 * seed + 1)
+    test = fresh.pairs(TESTED, 4 * seed + 2)
+    probe = fresh.probe(TESTED // 4, 4 * seed + 3)
     truth = torch.tensor([p.truth.margin for p in test.pairs]).sign()
     labels = torch.tensor([p.truth.margin for p in train.pairs])
     facts = {"shared": shared(test, train, valid)}
@@ -128,7 +146,7 @@ def key_tokens(
     start = read(train, seed)
     before = [PreferenceTuning(start).rewards(data, 128) for data in (test, probe)]
     prompts = torch.tensor([p.prompt for p in test.pairs[:64]])
-    empty = dict.fromkeys(("lr", "edge", "dense", "slope", "size of slope", "length"))
+    empty = dict.fromkeys(("lr", "edge", "beta", "dense", "slope", "size of slope", "length"))
     rows = [
         {"model": m, "seed": seed, "cue": cue, "accuracy": a, "own accuracy": a, **empty}
         for m, a in trivial(test, truth, seed).items()
@@ -141,7 +159,7 @@ def key_tokens(
         slope = (long - short).mean().item() / (task.highest - task.lowest)
         rows.append(
             {
-                **{k: row[k] for k in ("model", "seed", "lr", "edge", "dense")},
+                **{k: row[k] for k in ("model", "seed", "lr", "edge", "beta", "dense")},
                 "cue": cue,
                 "accuracy": _agree(chosen - rejected, truth),
                 "own accuracy": _agree(own, truth),
@@ -185,7 +203,7 @@ def decisive(methods: Mapping[str, dict], pairs: int, seed: int, **options) -> l
         weights = weights[: len(test)][mask[: len(test)]].view(marks.shape)
         rows.append(
             {
-                **{k: row[k] for k in ("model", "seed", "lr", "edge")},
+                **{k: row[k] for k in ("model", "seed", "lr", "edge", "beta")},
                 "accuracy": (chosen > rejected).double().mean().item(),
                 "chosen": chosen.mean().item(),
                 "margin": (chosen - rejected).mean().item(),

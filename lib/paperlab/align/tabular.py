@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = tuple(k for k in LOSSES if k not in (*RANKED, *GOLD, "kto"))  # these need pairs alone
 MARGIN = ("sigmoid", "cdpo", "robust", "hinge", "ipo_sum", "exo_pair", "discopop")
+LABELS = 2**31  # added to seeds of labels, which must not repeat the rewards' random numbers
 OWN_BETA = ("simpo", "alphapo")  # their beta is not the strength of a KL penalty
 
 
@@ -63,7 +64,7 @@ class Choices:
 
         each: labels per pair, at least 1; None: infinitely many, so the exact probability.
         flips: share of flipped labels, in [0, .5].
-        seeds: one per problem; needed unless each is None.
+        seeds: one per problem, which may be those of `choices`; needed unless each is None.
         """
         checks.inside("[0, 0.5]", flips=flips)
         i, j = self.pairs
@@ -72,7 +73,7 @@ class Choices:
         if each is None:
             return p
         checks.whole(each=each)
-        draws = [torch.Generator().manual_seed(s) for s in seeds]
+        draws = [torch.Generator().manual_seed(LABELS + s) for s in seeds]
         ways = zip(draws, p, strict=True)
         return torch.stack(
             [

@@ -39,6 +39,7 @@ def score(
     longest: int = 32,
     epochs: int = 1,
     rates: Sequence[float] = (0.0001, 0.0003, 0.001),
+    scales: Sequence[float] = (1.0,),
     batch_size: int = 8,
 ) -> Scores:
     """Tune a LoRA adapter of one checkpoint with every method, and choose between unseen responses.
@@ -49,10 +50,12 @@ def score(
     contenders: name -> arguments of `PreferenceTuning`.
     model: a model of `paperlab data`, a Hugging Face folder, or "tiny": a `TinyLM` over words that has
         read the training responses.
-    pairs: training pairs at most; a third as many choose rate and epoch. tested: test pairs at most.
-        All are split by prompt, once; a seed draws the adapter and the order of pairs.
+    pairs: training pairs at most; a third as many choose rate, beta and epoch.
+    tested: test pairs at most. All are split by prompt, once; a seed draws the adapter and the order
+        of pairs.
     prompt, longest: tokens that are kept of a prompt's end and of a response's start.
-    rates: Adam's, tried at the first seed. epochs: at most; validation accuracy chooses.
+    rates, scales: learning rates, and factors of a method's beta; all are tried at the first seed.
+    epochs: at most; validation accuracy chooses.
     Raises ValueError for fewer than 20 pairs that differ.
     """
     checks.whole(pairs=pairs, tested=tested, prompt=prompt, longest=longest)
@@ -62,7 +65,7 @@ def score(
     trivial = {"the longer": _right(longer), "the shorter": _right(-longer)}
     trivial["coin"] = np.full(len(test), 0.5)
     away = longer - longer.mean()
-    rows, units, rated = [], {}, {}
+    rows, units, settled = [], {}, {}
     terms = {"epochs": epochs, "batch_size": batch_size}
     if start is not None:
         start.requires_grad_(False)
@@ -80,13 +83,20 @@ def score(
         for name, right in trivial.items():
             units[name, seed] = right
             rows.append({"model": name, "seed": seed, "accuracy": float(right.mean())})
-            rows[-1] |= {"slope": None, "dense": 0, "lr": None, "seconds": 0.0, "edge": False}
+            rows[-1] |= {
+                "slope": None,
+                "dense": 0,
+                "lr": None,
+                "beta": None,
+                "seconds": 0.0,
+                "edge": False,
+            }
         before = torch.stack([logps.sum() for logps in known[2].logps]).view(2, -1).double()
         for name, arguments in contenders.items():
             one = {name: arguments}
-            tuned = studies.tuned(policy, *known[:2], one, seed, rated.get(name, rates), **terms)
-            for row, module in tuned:
-                rated[name] = [row["lr"]]
+            grid = settled.get(name, (rates, scales))
+            for row, module in studies.tuned(policy, *known[:2], one, seed, *grid, **terms):
+                settled[name] = [row["lr"]], [row["scale"]]
                 after = module.rewards(known[2], batch_size)
                 now = torch.stack([after["logp_chosen"], after["logp_rejected"]]).double()
                 chosen, rejected = now - before
@@ -95,9 +105,11 @@ def score(
                 row |= {"accuracy": float(units[name, seed].mean())}
                 row |= {"slope": (margin @ away / away.square().sum()).item()}
                 rows.append({k: row[k] for k in rows[0]})
-                tell(f"{name}, seed {seed}: accuracy {row['accuracy']:.3f}, rate {row['lr']:g}")
-    split = f"{len(train)} pairs trained on, {len(valid)} chose rate and epoch, {len(test)} tested"
-    columns = ("slope", "dense", "lr", "seconds")
+                tell(
+                    f"{name}, seed {seed}: accuracy {row['accuracy']:.3f}, rate {row['lr']:g}, beta {row['beta']:g}"
+                )
+    split = f"{len(train)} pairs trained on, {len(valid)} chose rate, beta and epoch, {len(test)} tested"
+    columns = ("slope", "dense", "lr", "beta", "seconds")
     floor = [*trivial]
     return Scores(rows, "accuracy", units, "two-level", floor, columns=columns, notes=[split])
 

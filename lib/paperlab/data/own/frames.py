@@ -14,25 +14,24 @@ from .. import catalogue
 from ..kinds import BanditLog, Judgments, PreferenceTexts, Problems
 from ..sources import FrameSource
 from ..store import OPTIONAL, SPLITS, Events, Log
-from .shelf import KINDS
+from . import shelf
 
 
 def from_frame(
     frame, kind: str = "clicks", *, name: str = "frame", **options
 ) -> Log | PreferenceTexts | BanditLog | Judgments | Problems:
     """What `paperlab.data.from_frame` returns."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    plan, make, read = KINDS[kind]
     later = {"length", "negatives"} & set(options) if kind == "sequences" else set()
     reading = {option: options.pop(option) for option in later}
-    catalogue.check_options(kind, plan, options)
+    shelf.check_kind(kind, options)
+    _, make, read = shelf.KINDS[kind]
     catalogue.check_options(kind, read, reading)
     source = FrameSource(_flat(_polars(frame)))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "x", name)
         target.parent.mkdir()
-        make(plan(source, **options), source, target, {"kind": kind, "options": options})
+        plan = shelf.plan(source, kind, **options)
+        make(plan, source, target, {"kind": kind, "options": options})
         made = read(target, name, **reading)
         return _in_memory(made) if isinstance(made, Log) else made
 

@@ -24,6 +24,10 @@ ID = re.compile(  # the last word of a name like user_id, itemId, campaign
 )
 
 
+class NoColumn(ValueError):
+    """An option names a column that is not there."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column and its role in the log.
@@ -56,16 +60,16 @@ def sample(source: Source) -> pl.DataFrame:
 
 
 def named(columns: Iterable[str], **options: str | tuple[str, ...] | None) -> None:
-    """Raise ValueError, which lists the columns, unless the columns that options name are there.
+    """Check that the columns that options name are there, each named once.
 
-    Also where two options name one column.
+    Raises NoColumn, which lists the columns, and ValueError where two options name one column.
     """
     columns, owner = tuple(columns), {}
     for option, names in options.items():
         for name in (names,) if isinstance(names, str) else names or ():
             flag = f"--{option.replace('_', '-')}"
             if name not in columns:
-                raise ValueError(f"no column {name!r} for {flag}; there are: {', '.join(columns)}")
+                raise NoColumn(f"no column {name!r} for {flag}; there are: {', '.join(columns)}")
             if name in owner:
                 raise ValueError(f"column {name!r} is named by {owner[name]} and by {flag}")
             owner[name] = flag

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import inspect
 import json
 import os
 import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ... import checks
 from .. import catalogue
 from ..sources import Source
 from ..stores import locked
-from . import clicks, sequences, tables
+from . import clicks, infer, sequences, tables
 from .files import opened
 
 VERSION = 1  # raise when a set's bytes change: a preparation that was cut is then begun anew
@@ -70,11 +74,28 @@ def planned(paths: Sequence[Path], kind: str, **options) -> tuple[Source, Any]:
     The plan has ``columns`` with their kinds and the ``sample`` from which they were inferred.
     Raises ValueError in one line for an unknown kind, option or column, and for files without rows.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    catalogue.check_options(kind, KINDS[kind].plan, options)
+    check_kind(kind, options)
     source = opened(paths)
-    return source, KINDS[kind].plan(source, **options)
+    return source, plan(source, kind, **options)
+
+
+def check_kind(kind: str, options: dict) -> None:
+    """Raise ValueError for an unknown kind, and for options that its plan does not take."""
+    checks.one_of(KINDS, kind=kind)
+    catalogue.check_options(kind, KINDS[kind].plan, options)
+
+
+def plan(source: Source, kind: str, **options) -> Any:
+    """Plan how the columns of a source are used.
+
+    Raises ValueError in one line; where a column is missing it names the kinds that the columns fit.
+    """
+    try:
+        return KINDS[kind].plan(source, **options)
+    except infer.NoColumn as error:
+        fits = [k for k in KINDS if k != kind and _columns_of(k) <= {*source.columns}]
+        hint = f"; these fit --kind {' or '.join(fits)}" if fits else ""
+        raise ValueError(f"{error}{hint}") from None
 
 
 def add(
@@ -87,22 +108,24 @@ def add(
     name: that of the first file or folder by default. force: whether to replace a set of this name.
     Raises ValueError as `planned` does, and where the name is taken.
     """
-    name = _free(_default_name(paths) if name is None else name, force)
-    source, plan = planned(paths, kind, **options)
+    name = free_name(paths, name, force)
+    source, planned_use = planned(paths, kind, **options)
     key = json.dumps([VERSION, kind, options, source.stamp], default=str)
     drafts = root() / f".{name}"
     draft = drafts / hashlib.sha256(key.encode()).hexdigest()[:10] / name
     notes = {"kind": kind, "source": [str(Path(p).name) for p in paths], "options": options}
-    with locked(root() / name):
-        _free(name, force)  # another process may have made it meanwhile
+    with _alone(name):
+        free_name(paths, name, force)  # another process may have made it meanwhile
         draft.parent.mkdir(parents=True, exist_ok=True)
         try:
             with warnings.catch_warnings(action="ignore"):  # what is set aside is in the notes
-                KINDS[kind].make(plan, source, draft, notes)
+                KINDS[kind].make(planned_use, source, draft, notes)
             KINDS[kind].read(draft, name)
         except ValueError:
             shutil.rmtree(drafts)
             raise
+        notes = json.loads((draft / "notes.json").read_text()) | {"sha256": _hash(draft)}
+        (draft / "notes.json").write_text(json.dumps(notes, indent=1))
         shutil.rmtree(root() / name, ignore_errors=True)
         draft.rename(root() / name)
         shutil.rmtree(drafts)
@@ -116,6 +139,15 @@ def sets() -> dict[str, OwnSet]:
         notes = json.loads(path.read_text())
         found[path.parent.name] = OwnSet(path.parent.name, notes["kind"], path.parent, notes)
     return found
+
+
+def check_known(name: str) -> None:
+    """Raise ValueError, with the nearest names, where neither the catalogue nor `sets` has the name."""
+    known = [*catalogue.entries(), *sets()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known)
+        near = f"near it: {', '.join(near)}; " if near else ""
+        raise ValueError(f"no data set {name!r}; {near}`paperlab data` lists all")
 
 
 def load(name: str, **options):
@@ -133,18 +165,19 @@ def remove(name: str) -> Path:
     if name not in (known := sets()):
         there = ", ".join(known) or "none"
         raise ValueError(f"no set {name!r} of your own; there are: {there}")
-    with locked(root() / name):
+    with _alone(name):
         shutil.rmtree(known[name].folder)
     return known[name].folder
 
 
-def _default_name(paths: Sequence[Path]) -> str:
-    stem = Path(paths[0]).resolve().name.split(".")[0]
-    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "data"
+def free_name(paths: Sequence[Path], name: str | None, force: bool) -> str:
+    """The name of a new set; for the arguments see `add`.
 
-
-def _free(name: str, force: bool) -> str:
-    """The name; raises ValueError where it cannot be given to a set."""
+    Raises ValueError for a name that no set can have, and one that is taken.
+    """
+    if name is None:
+        stem = Path(paths[0]).resolve().name.split(".")[0]
+        name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_") or "data"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"--name {name}: a name holds letters, digits, - and _")
     if name in catalogue.entries() or name in ("add", "remove"):
@@ -152,3 +185,30 @@ def _free(name: str, force: bool) -> str:
     if name in sets() and not force:
         raise ValueError(f"{name} is there already: --force replaces it, --name makes another")
     return name
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """`locked`, without a file that stays: who waited for it takes a new one."""
+    with locked(root() / name):
+        try:
+            yield
+        finally:
+            (root() / f".{name}.lock").unlink(missing_ok=True)
+
+
+def _columns_of(kind: str) -> set[str]:
+    """The columns that a kind needs, by the names that they have by default."""
+    arguments = inspect.signature(KINDS[kind].plan).parameters.values()
+    return {a.default for a in arguments if a.annotation == "str"}
+
+
+def _hash(folder: Path) -> str:
+    """SHA-256 of the names and bytes of a set's files, without its notes and the rows set aside."""
+    whole = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name not in ("notes.json", "rejected.tsv"):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return whole.hexdigest()

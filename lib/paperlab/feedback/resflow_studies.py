@@ -1,0 +1,180 @@
+"""ResFlow's experiments: arms in funnels whose truth is known, and on KuaiRand's videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import metrics, trials
+from ..data.store import Log
+from .baselines.aitm import AITM
+from .baselines.mmoe import MMoE
+from .baselines.ple import PLE
+from .resflow import ProgressiveResFlow, ResFlow
+from .towers import MultiTask
+from .worlds.funnel import FunnelTruth, funnel
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+tower = partial(ResFlow, widths=(64, 32))
+SEPARATE = partial(tower, fr=False, combine="separate")
+ARMS = {  # residuals add no weights: all have as many
+    "separate towers": SEPARATE,
+    "ESMM": partial(tower, fr=False, combine="product"),
+    "logit residual": partial(tower, fr=False),
+    "ResFlow": tower,
+}
+MORE = {
+    "feature residual": partial(tower, combine="separate"),
+    "order first": partial(tower, chain=("order", "click")),
+}
+OTHERS = {  # sizes of the same order as the towers'
+    "ResFlow, clamped": partial(tower, clamp=True),
+    "MMoE": MMoE,
+    "PLE": partial(PLE, expert=(64,), widths=(32,)),
+    "AITM": partial(AITM, widths=(64, 32)),
+}
+WATCH = {"chain": "sum", "separate towers": "separate", "one number": None}
+PILOT = 1_000_003  # the worlds that choose rates have seeds from here on
+
+
+def trained(
+    name: str, arm: Callable, log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
+) -> Iterator[tuple[dict, Any]]:
+    """`trials.compare` of one arm, which starts at the base rates of the log's training part."""
+
+    def build(schema, width):
+        return arm(schema).start_at(log.train)
+
+    widen = 2 if len(rates) > 1 else 0
+    return trials.compare({name: build}, log, seeds=seeds, rates=rates, widen=widen, **options)
+
+
+def against(truth: FunnelTruth, logits: Float[Tensor, "n 2"]) -> dict[str, float]:
+    """Logits of click and order against known probabilities.
+
+    exact AUC: of orders; exact click AUC: of clicks. KL: of orders, in nats. falls: share of rows
+    whose order is predicted rarer than the click. r: correlation of r_2 = s_2 - s_1 with the true one.
+    """
+    true = torch.logit(truth.order) - torch.logit(truth.click)
+    r = logits[:, 1] - logits[:, 0]
+    return {
+        "exact AUC": metrics.exact_auc(logits[:, 1], truth.order),
+        "exact click AUC": metrics.exact_auc(logits[:, 0], truth.click),
+        "KL": metrics.kl(logits[:, 1], truth.order),
+        "falls": (r <= 0).double().mean().item(),
+        "r": torch.corrcoef(torch.stack([r.double(), true]))[0, 1].item(),
+    }
+
+
+@dataclass
+class Funnels:
+    """Arms in funnels; each takes the rate with the best validation loss in a world of its own.
+
+    rows, held: as in `funnel`. rates: tried where there are several. options: of `loop.fit`.
+    chosen: the pilot's row of each (arm, b).
+    """
+
+    rows: int
+    held: int
+    rates: Sequence[float]
+    options: Mapping[str, Any]
+    chosen: dict[tuple[str, float], dict] = field(default_factory=dict)
+
+    def world(self, b: float, seed: int, rho: float | None = None) -> Log:
+        """rho: .8 by default; with many orders, b >= -3, it is .7, and there are half more rows."""
+        many = b >= -3
+        rho = (0.7 if many else 0.8) if rho is None else rho
+        rows = self.rows * 3 // 2 if many else self.rows
+        return funnel(rows, rho=rho, b=b, held=self.held, seed=seed)
+
+    def runs(
+        self, arms: Mapping[str, Callable], b: float, seed: int, rho: float | None = None
+    ) -> Iterator[tuple[dict, MultiTask]]:
+        """(row, model) of each arm in one world, and the rivals that need no training.
+
+        The click score of the separate towers, and the base rates (with the separate towers' model).
+        """
+        log = self.world(b, seed, rho)
+        truth = log.truth
+        facts = {
+            "b": b,
+            "orders": truth.orders,
+            "best": metrics.exact_auc(truth.order, truth.order),
+        }
+        for name, arm in arms.items():
+            if (name, b) not in self.chosen:
+                self.chosen[name, b] = {"lr": self.rates[0], "edge": False}
+                if len(self.rates) > 1:
+                    pilot = self.world(b, PILOT)
+                    [(row, _)] = trained(name, arm, pilot, [0], self.rates, **self.options)
+                    self.chosen[name, b] = row
+            rate = [self.chosen[name, b]["lr"]]
+            [(row, model)] = trained(name, arm, log, [seed], rate, **self.options)
+            s = model.predict_all(log.test)
+            yield row | facts | against(truth, s), model
+            if name == "separate towers":
+                none = facts | dict.fromkeys(("lr", "auc_order")) | {"dense": 0, "seconds": 0.0}
+                rates = torch.logit(log.train.labels.mean(0)).expand(len(s), 2)
+                for free, scores in {"click score": s[:, [0, 0]], "constant": rates}.items():
+                    row = (
+                        none | {"model": free, "seed": seed} | against(truth, scores) | {"r": None}
+                    )
+                    yield row | ({"KL": None} if free == "click score" else {}), model
+
+
+def gains(rows: Sequence[dict]) -> list[dict]:
+    """Rows of `Funnels.runs` with ``gain``: exact AUC minus that of separate towers, world by world.
+
+    ``orders`` becomes the mean over the worlds of one b.
+    """
+    base = {(r["b"], r["seed"]): r for r in rows if r["model"] == "separate towers"}
+    orders = {b: [r["orders"] for key, r in base.items() if key[0] == b] for b, _ in base}
+    return [
+        r
+        | {"orders": round(sum(orders[r["b"]]) / len(orders[r["b"]]))}
+        | {"gain": r["exact AUC"] - base[r["b"], r["seed"]]["exact AUC"]}
+        for r in rows
+    ]
+
+
+def comments(
+    log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
+) -> tuple[list[dict], dict[tuple[str, int], Float[np.ndarray, " n"]]]:
+    """All arms and baselines on a log of several labels: rows, and test logits of the last label."""
+    rows, units = [], {}
+    for name, arm in (ARMS | OTHERS).items():
+        for row, model in trained(name, arm, log, seeds, rates, **options):
+            s = model.predict_all(log.test)
+            rows.append(row | {"falls": (s.diff(dim=1) <= 0).all(1).double().mean().item()})
+            units[name, row["seed"]] = s[:, -1].numpy()
+    return rows, units
+
+
+def watch_time(
+    log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
+) -> tuple[list[dict], dict[tuple[str, int], Float[np.ndarray, " n"]]]:
+    """An amount by chain, separate towers, one number and a constant: rows, and squared errors.
+
+    The errors are in units of the mean of the separate towers', so that a difference is a share of it.
+    """
+    rows, errors, y = [], {}, log.test.labels[:, 0]
+    for name, combine in WATCH.items():
+        arm = partial(ProgressiveResFlow, combine=combine, widths=(64, 32))
+        for row, model in trained(name, arm, log, seeds, rates, **options):
+            rows.append(row)
+            errors[name, row["seed"]] = (model.predict(log.test) - y).square().numpy()
+    flat = (y - log.train.labels.mean()).square().numpy()
+    for seed in seeds:
+        errors["constant", seed] = flat
+        none = {"model": "constant", "seed": seed, "dense": 0, "lr": None, "seconds": 0.0}
+        rows.append(none | {"mse": float(flat.mean())})
+    unit = np.mean([errors["separate towers", seed] for seed in seeds])
+    return rows, {key: e / unit for key, e in errors.items()}
