@@ -1,23 +1,21 @@
-"""What `paperlab.tryout` compares on a reader's funnel: notebook 301's arms and other multi-task models."""
+"""What `paperlab.tryout` compares on a reader's funnel: the models of notebook 301's real section."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import TYPE_CHECKING
 
-from .baselines.aitm import AITM
-from .baselines.mmoe import MMoE
-from .baselines.ple import PLE
-from .resflow_studies import ARMS, tower
+from .baselines.linear import LogisticRegression
+from .real_multitask import ARMS, PARTS
 
-OTHERS = {  # sizes of the same order as the towers'
-    "ResFlow, clamped": partial(tower, clamp=True),
-    "MMoE": MMoE,
-    "PLE": partial(PLE, expert=(64,), widths=(32,)),
-    "AITM": partial(AITM, widths=(64, 32)),
-}
+if TYPE_CHECKING:
+    from ..data.schema import Schema
 
 
 def contenders() -> dict[str, Callable | None]:
-    """Builders of all arms, and "click score", which needs no training of its own."""
-    return ARMS | {"click score": None} | OTHERS
+    """Builders of a schema and a width; "click score" needs no training of its own."""
+    return ARMS | PARTS | {"click score": None, "logistic regression": _logistic_regression}
+
+
+def _logistic_regression(schema: Schema, width: int | None) -> LogisticRegression:
+    return LogisticRegression(schema)
