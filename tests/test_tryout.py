@@ -1,7 +1,9 @@
 """A paper's method on a data set: what is compared, judged and kept, and what is refused."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from importlib import import_module
 
@@ -10,7 +12,8 @@ import polars as pl
 import pytest
 import torch
 from helpers.clicks import LOG
-from paperlab import data, manifest, records, trying, tryout, verdict
+from lightning import Callback
+from paperlab import data, manifest, records, trials, trying, tryout, verdict
 from paperlab.data.kinds import BanditLog, PreferenceTexts
 from paperlab.data.own import shelf
 from paperlab.interest.worlds.interest_sequences import interest_sequences
@@ -30,7 +33,7 @@ def start():
 def test_every_manifest_names_its_contenders(paper):
     terms = tryout.terms_of(paper.slug, {})
     contenders = import_module(f"paperlab.{terms['contenders']}").contenders()
-    assert terms["kind"] in tryout.KINDS
+    assert terms["kind"] in shelf.KINDS
     assert {terms["method"], *terms["rivals"]} <= set(contenders)
     assert terms["method"] not in terms["rivals"]
     if terms["kind"] in ("clicks", "sequences"):
@@ -292,6 +295,29 @@ def test_a_budget_that_no_width_meets_is_named(project):
     [path] = (project / "data/runs").glob("*/record.json")
     message = json.loads(path.read_text())["error"]["message"]
     assert message.startswith("ValueError: budget: no width")
+
+
+def test_ctrl_c_ends_all_fits_and_not_only_the_one_that_runs(project, monkeypatch):
+    draw, begun, fit = np.random.default_rng(0), [], trials.fit
+    frame = {name: draw.integers(0, 2 + k, 1_200) for k, name in enumerate(("click", "a", "b"))}
+    pl.DataFrame(frame).write_csv(project / "own.csv")
+    shelf.add([project / "own.csv"], "clicks", label="click")
+
+    class Interrupt(Callback):
+        def on_train_batch_start(self, *_):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(model, data, **options):
+        begun.append(model)
+        return fit(model, data, callbacks=[Interrupt()], **options)
+
+    monkeypatch.setattr(trials, "fit", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trying.run("ssr", "own", project, "0", {}, (), 1, print)
+    assert len(begun) == 1 and signal.getsignal(signal.SIGINT) is handler
+    [path] = (project / "data/runs").glob("*/record.json")
+    assert json.loads(path.read_text())["status"] == "failed"
 
 
 def test_a_set_that_is_not_there_names_its_neighbours(project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def run(
         error, drawn = None, []
         try:
             own = records.start(stem, seeds[0], threads)
-            with _budget_named():
+            with _budget_named(), _stopping_all():
                 tried = tryout.run(stem, found, own, seeds=seeds, only=only, tell=tell, **settings)
             own.verdicts = [judged.stored() for judged in tried.judged]
             own.save_in(folder)
@@ -75,6 +76,26 @@ def _budget_named() -> Iterator[None]:
         if "dense weights within" not in str(problem):  # what `nn.budget.width_for` says
             raise
         raise ValueError(f"budget: {problem}; --set budget=WEIGHTS takes another") from None
+
+
+class _Stopped(BaseException):
+    """Ctrl-C in the middle of a comparison."""
+
+
+@contextmanager
+def _stopping_all() -> Iterator[None]:
+    """Let Ctrl-C end the whole comparison: `loop.fit` takes a KeyboardInterrupt as the end of one fit."""
+
+    def stop(*_):
+        raise _Stopped
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except _Stopped:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cast(name: str, settings: dict[str, str]) -> dict[str, object]:
