@@ -62,9 +62,12 @@ def tried():
 def test_try_gives_the_numbers_of_the_notebooks_real_section(tried):
     """Same arms, start, rates and choice of the pass, on clicks alone."""
     (found, lines), theirs = tried, notebook()
-    assert theirs["arms"] == contenders()
+    arms = {
+        k: v for k, v in theirs["arms"].items() if k not in theirs["rules"]
+    }  # SHIFT, NAIVE cut rows
+    assert arms == contenders()
     given = {"days": 3, "entire": False}
-    arms = {k: v | given for k, v in theirs["arms"].items() if k != "clicks only"}
+    arms = {k: v | given for k, v in arms.items() if k != "clicks only"}
     rows = [*theirs["train"](arms, lambda complete: delays.as_seen(log(), 3, complete=complete), 0)]
     assert len(lines) == len(rows) == 5
     y = log().test.labels[:, 1]

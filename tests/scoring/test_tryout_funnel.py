@@ -1,13 +1,15 @@
 """Trying a funnel: the study's own numbers, the click score, and what is refused."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from paperlab import data, metrics, records, tryout
-from paperlab.feedback import resflow_studies
+from paperlab.feedback import real_multitask, resflow_studies
 from paperlab.feedback.funnel_tryout import contenders
+from paperlab.nn.budget import width_for
 from paperlab.scoring import funnel
 
 TINY = {"rates": [0.004], "epochs": 2, "batch_size": 128}
@@ -29,42 +31,46 @@ def tried():
     return tryout.run("resflow", log(), record, **given, **TINY), lines
 
 
+OPTIONS = {
+    "epochs": 2,
+    "patience": 2,
+    "batch_size": 128,
+    "precision": "32-true",
+    "accelerator": "cpu",
+}
+
+
 def test_try_gives_the_numbers_of_the_notebooks_real_section(tried):
-    """All arms of `resflow_studies.comments`: same sizes, rates, seeds, start and choice of the pass."""
+    """All models of `real_multitask.runs`: sizes, rates, seeds, start and choice of the pass."""
     found, lines = tried
-    options = {
-        "epochs": 2,
-        "patience": 2,
-        "batch_size": 128,
-        "precision": "32-true",
-        "accelerator": "cpu",
-    }
-    rows, units = resflow_studies.comments(log(), [0], [0.004], **options)
-    assert len(lines) == len(rows) == 8
+    every = real_multitask.ARMS | real_multitask.PARTS
+    rows, _ = real_multitask.runs(log(), [0], [0.004], "order", every, **OPTIONS)
+    assert len(lines) == len(rows) == 10
     for row in rows:
         [mine] = [r for r in found.scores.rows if all(r[k] == row[k] for k in ("model", "seed"))]
         for name in ("auc_order", "logloss_order", "falls", "lr", "dense"):
             assert mine[name] == row[name], name
         assert (mine["auc"], mine["logloss"]) == (row["auc_order"], row["logloss_order"])
-        assert (
-            found.scores.units[row["model"], row["seed"]] == units[row["model"], row["seed"]]
-        ).all()
+        scores = torch.from_numpy(found.scores.units[row["model"], 0])
+        assert metrics.auc(scores, log().test.labels[:, 1]) == row["auc_order"]
     assert (found.scores.labels == log().test.labels[:, 1].numpy().astype(bool)).all()
     assert (found.scores.clusters == log().test.users.numpy()).all()
 
 
+def test_all_but_logistic_regression_have_equal_dense_weights(tried):
+    dense = {r["model"]: r["dense"] for r in tried[0].scores.rows if r["dense"]}
+    small = dense.pop("logistic regression")
+    base = dense["separate towers"]
+    assert len(dense) == 9 and small < base / 10
+    assert all(abs(n - base) <= 0.05 * base for n in dense.values())
+
+
 def test_the_click_score_is_the_first_logit_of_separate_towers(tried):
-    found, _ = tried
-    some = log()
-    options = {
-        "epochs": 2,
-        "patience": 2,
-        "batch_size": 128,
-        "precision": "32-true",
-        "accelerator": "cpu",
-    }
-    base = resflow_studies.ARMS["separate towers"]
-    for _, model in resflow_studies.trained("separate towers", base, some, [0], [0.004], **options):
+    found, some = tried[0], log()
+    base = real_multitask.ARMS[real_multitask.BASE]
+    weights = base(some.schema, real_multitask.WIDTH).count_parameters()["dense"]
+    arm = partial(base, width=width_for(partial(base, some.schema), weights))
+    for _, model in resflow_studies.trained("separate towers", arm, some, [0], [0.004], **OPTIONS):
         clicks = model.predict_all(some.test)[:, 0]
     [row] = [r for r in found.scores.rows if (r["model"], r["seed"]) == ("click score", 0)]
     assert row["auc"] == pytest.approx(metrics.auc(clicks, some.test.labels[:, 1]))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from .. import metrics
+from ..feedback.real_multitask import ARMS, BASE, WIDTH
 from ..feedback.resflow_studies import trained
-from .clicks import JUDGED, at_edges, rows_a_step, sample, told
+from ..nn.budget import width_for
+from .clicks import JUDGED, at_edges, has_width, rows_a_step, sample, told
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -20,12 +23,12 @@ if TYPE_CHECKING:
     from ..data.store import Log
     from ..feedback.towers import MultiTask
 
-BASE, FREE = "separate towers", "click score"
+FREE = "click score"
 
 
 def score(
     data: Log,
-    contenders: Mapping[str, Callable[[Schema], MultiTask] | None],
+    contenders: Mapping[str, Callable[[Schema, int | None], MultiTask] | None],
     *,
     seeds: Sequence[int],
     tell: Callable[[str], None],
@@ -39,9 +42,10 @@ def score(
     All rows train all labels, from the base rates on. "falls" is the share of rows whose probabilities
     fall along the labels.
 
-    contenders: name -> builder, or None for the click score: separate towers' logit of the first label,
-        as a score of the last one.
-    rates: Adam's, tried at the first seed; at most two more where the best lies at an end.
+    contenders: name -> builder of (schema, width), or None for the click score: separate towers' logit
+        of the first label, as a score of the last one. Each gets the width of as many dense weights as
+        separate towers have; one whose size no width changes stays as it is.
+    rates: Adam's, tried at the first seed; at most four more while the best lies at an end.
     epochs: passes at most. patience: passes without a better log loss.
     batch_size: 0 takes `paperlab.scoring.clicks.rows_a_step`.
     Raises ValueError for a test part without both values of a label, and for the click score without
@@ -83,8 +87,14 @@ def _scored(
 ) -> Iterator[tuple[dict, Float[Tensor, "n K"]]]:
     """Rows and test logits of all labels: of trained arms, the click score, and the base rates."""
     blank = {"log": data.name, "dense": 0, "lr": None, "seconds": 0.0, "edge": False}
-    for name, arm in contenders.items():
-        for row, model in trained(name, arm, data, seeds, rates, **options) if arm else ():
+    weights = ARMS[BASE](data.schema, WIDTH).count_parameters()["dense"]
+    for name, build in contenders.items():
+        if build is None:
+            continue
+        at = partial(build, data.schema)
+        width = width_for(at, weights) if has_width(build, data.schema) else None
+        arm = partial(build, width=width)
+        for row, model in trained(name, arm, data, seeds, rates, **options):
             logits = model.predict_all(data.test)
             yield row, logits
             if name == BASE and FREE in contenders:  # an order, not a probability
