@@ -57,7 +57,8 @@ def test_rivals_follow_esmm_and_the_oracle():
     assert (score.sigmoid() / scaled.sigmoid()).mean().item() == pytest.approx(seen, abs=0.03)
     assert (f - true).abs().sum(1).max() < 0.1
     complete = delays("A", 40_000, complete=True, seed=1)
-    *_, (name, rate, _) = delay_scores.with_rivals("oracle", model, complete)
+    (*_, own), (name, rate, f) = delay_scores.with_rivals("oracle", model, complete)
+    assert torch.equal(own, f) and (f - true).abs().sum(1).max() < 0.1
     y, z = complete.train.labels[:, :2].unbind(1)
     assert name == "constant" and rate.min() == rate.max()
     assert rate[0].sigmoid().item() == pytest.approx(z[y == 1].mean().item())

@@ -1,8 +1,9 @@
 """Scores of conversion rates and delays, at the end and by day, beside two rivals that fit nothing.
 
-A click has converted by day d with the chance v F(d), F(d) = sum_{s<=d} f(s). A model without a
-delay takes what it has seen for final: v on every day. The rivals: ESMM's v divided by the share
-of conversions that its log had seen, with the histogram of delays as f; and one rate for all rows.
+A click has converted by day d with the chance v F(d), F(d) = sum_{s<=d} f(s). ESMM takes what it
+has seen for final: v on every day. The oracle, whose log is complete, has the histogram of its
+delays as f. The rivals: ESMM's v divided by the share of conversions that its log had seen, with
+that log's histogram; and one rate for all rows.
 """
 
 from __future__ import annotations
@@ -44,19 +45,23 @@ def with_rivals(
     """Name, logits of v and f of the test rows: the model's; after ESMM and the oracle a rival's.
 
     ESMM is followed by `HISTOGRAM`, the oracle by "constant": the rate and the histogram of its log.
+    A model without a delay has all of f on day 0, the oracle the histogram.
     """
     score, slots = model.predict(log.test), model.slots
-    at_once = torch.eye(slots)[:1].expand(len(score), slots)
-    yield name, score, at_once if model.delay is None else model.delays(log.test)
+    f = histogram(log, slots - 1)
+    if model.delay is not None:
+        yield name, score, model.delays(log.test)
+    else:
+        at_once = torch.eye(slots)[:1].expand(len(score), slots)
+        yield name, score, f if name == "oracle" else at_once
     y, z, _, e = log.train.labels.unbind(1)
     clicked = y == 1
     if name == "ESMM":
-        f = histogram(log, slots - 1)
         seen = f[0].cumsum(0)[e[clicked].long().clamp(max=slots - 1)].mean()
         yield HISTOGRAM, torch.logit(score.sigmoid() / seen, eps=1e-6), f
     elif name == "oracle":
         rate = torch.logit(z[clicked].mean())
-        yield "constant", rate.expand(len(score)), histogram(log, slots - 1)
+        yield "constant", rate.expand(len(score)), f
 
 
 def against_truth(
