@@ -22,7 +22,8 @@ def test_one_setting_is_taken_without_a_trial():
     fits = small()
     fits.choose({"linear": None, "ELBO": None}, [0.01], [0.1], 0)
     assert fits.chosen == {name: {"lr": 0.01, "alpha": 0.1} for name in ("linear", "ELBO")}
-    assert fits.trials == [] and fits.edges() == []
+    assert fits.trials == []
+    assert [(r["trials"], r["edge"]) for r in fits.settings()] == [(0, [])] * 2
 
 
 def planted_quality(fits, monkeypatch, quality) -> list:
@@ -50,11 +51,13 @@ def test_rates_widen_for_all_arms_until_inside_and_trials_are_equal(monkeypatch)
     tried = {n: {t["lr"] for t in fits.trials if t["model"] == n} for n in ("linear", "ELBO")}
     # .02 and .01 have both bests at an end: .04 and .005, then .08; alpha: .01, 1 and 10
     assert tried["ELBO"] == {0.01, 0.02, 0.04, 0.005, 0.08}
-    assert tried["linear"] > tried["ELBO"] and fits.edges() == []
+    assert tried["linear"] > tried["ELBO"]
+    rows = {r["model"]: r for r in fits.settings()}
+    assert all((r["trials"], r["edge"]) == (8, []) for r in rows.values())
+    assert rows["ELBO"]["lr tried"] == pytest.approx([0.005, 0.08])
     assert fits.chosen["ELBO"] == {"lr": 0.04, "alpha": pytest.approx(1)}
     assert fits.chosen["linear"]["lr"] == 0.01
-    counts = [sum(t["model"] == n for t in fits.trials) for n in ("linear", "ELBO")]
-    assert counts == [8, 8] and len(asked) == len(set(asked)) == 2 * 16
+    assert len(asked) == len(set(asked)) == 2 * 16
     assert {(log, seed) for _, log, seed, *_ in asked} == {("first", 7), ("second", 8)}
 
 
@@ -73,7 +76,7 @@ def test_a_grid_that_never_turns_ends_and_is_named(monkeypatch):
     planted_quality(fits, monkeypatch, lambda lr, **_: lr)
     fits.choose({"linear": [None]}, [0.01, 0.02], [0.1], 0)
     assert fits.chosen["linear"]["lr"] == pytest.approx(0.02 * 2**study.WIDER)
-    assert fits.edges() == ["linear (lr)"]
+    assert fits.settings()[0]["edge"] == ["lr"]
 
 
 def test_next_values_of_a_grid_by_hand():
@@ -120,6 +123,15 @@ def test_worlds_are_paired_by_seed_and_score_the_known_truth():
     assert rows[0]["rank"] >= 1 and rows[2]["rank"] is None  # ERM has no encoder
     with pytest.raises(ValueError, match="arms must be"):
         study.worlds(fits, ["boost"], [4], 0.25, 300)
+
+
+def test_per_day_is_long_and_may_take_a_rival_off():
+    rows = [{"model": m, "seed": 1, "days": [a] * 8} for m, a in (("linear", 0.5), ("ELBO", 0.75))]
+    whole, lead = study.per_day(rows), study.per_day(rows, "linear")
+    assert [r["AUC"] for r in whole] == [0.5] * 8 + [0.75] * 8
+    assert [(r["model"], r["day ahead"], r["AUC"]) for r in lead] == [
+        ("ELBO", k, 0.25) for k in range(1, 9)
+    ]
 
 
 def test_scores_by_day_are_exact_on_each_day():

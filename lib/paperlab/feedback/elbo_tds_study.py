@@ -107,15 +107,17 @@ class Study:
         self.trials.append(row | {"passes": max(len(run.history) for run in runs)})
         return row["validation AUC"]
 
-    def edges(self) -> list[str]:
-        """Arms whose chosen rate or alpha is the lowest or highest of several that were tried."""
+    def settings(self) -> list[dict]:
+        """What was tried for each arm and chosen, and whether the choice lies at an end."""
         found = []
         for name, own in self.chosen.items():
-            tried = [t for t in self.trials if t["model"] == name]
+            row = {"model": name, **own, "trials": 0, "edge": []}
             for key, value in own.items():
-                values = {t[key] for t in tried}
-                if len(values) > 1 and value in (min(values), max(values)):
-                    found.append(f"{name} ({key})")
+                values = [t[key] for t in self.trials if t["model"] == name]
+                ends = {min(values, default=value), max(values, default=value)}
+                row |= {"trials": len(values), f"{key} tried": [*sorted(ends)]}
+                row["edge"] += [key] if len(ends) > 1 and value in ends else []
+            found.append(row)
         return found
 
     def train(
@@ -202,6 +204,18 @@ def worlds(
             row |= {"drift": drift, "days": days, "late": sum(days[-2:]) / 2}
             row |= {"all days": sum(days) / len(days)} | inside(model, own) | ends
             found.append(row)
+    return found
+
+
+def per_day(rows: Sequence[dict], less: str | None = None) -> list[dict]:
+    """Rows of `worlds`, one a test day: "day ahead" and "AUC", minus that of arm ``less`` if given."""
+    base = {r["seed"]: r["days"] for r in rows if r["model"] == less}
+    found = []
+    for row in rows:
+        if row["model"] != less:
+            other = base.get(row["seed"], [0.0] * DAYS)
+            aucs = (a - b for a, b in zip(row["days"], other, strict=True))
+            found += [row | {"day ahead": k, "AUC": auc} for k, auc in enumerate(aucs, 1)]
     return found
 
 
