@@ -113,8 +113,10 @@ def test_logistic_regression_is_additive_in_the_fields():
 
 def test_worlds_are_paired_by_seed_and_score_the_known_truth():
     fits = small(chosen={name: {"lr": 0.01, "alpha": 0.1} for name in study.ARMS})
-    rows = study.worlds(fits, ["linear", "quantiles", "ERM", "logistic"], [4], 0.25, 300, watch=1)
-    assert [r["model"] for r in rows] == ["linear", "quantiles", "ERM", "logistic"]
+    rows = study.worlds(
+        fits, ["linear", "quantiles", "ERM", "logistic regression"], [4], 0.25, 300, watch=1
+    )
+    assert [r["model"] for r in rows] == ["linear", "quantiles", "ERM", "logistic regression"]
     for row in rows:
         assert row["late"] == pytest.approx(np.mean(row["days"][6:]))
         assert row["all days"] == pytest.approx(np.mean(row["days"]))
@@ -224,7 +226,7 @@ def test_videos_have_two_sides_and_no_ids(core):
 def test_kuairand_scores_users_of_each_arm_and_seed(core):
     log, sides = study.videos(core)
     fits = study.Study(sides, FEW, 2, chosen={"ELBO": {"lr": 0.01, "alpha": 0.1}})
-    rows, sums, weights = study.kuairand(fits, log, ["ELBO", "logistic"], [0, 1])
+    rows, sums, weights = study.kuairand(fits, log, ["ELBO", "logistic regression"], [0, 1])
     assert [(r["model"], r["seed"]) for r in rows] == list(sums)
     for row, found in zip(rows, sums.values(), strict=True):
         assert row["user-AUC"] == pytest.approx(found.sum() / weights.sum())

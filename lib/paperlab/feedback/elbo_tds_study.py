@@ -27,10 +27,11 @@ RIVALS |= {"quantiles": {"alpha": 0.0}}  # on the ranks within a day
 ABLATIONS = {"ELBO + jitter": {"augment": True}, "prior only": {"terms": (False, True)}}
 ABLATIONS |= {"copy as target": {"target": "copy"}}
 ARMS = TWINS | RIVALS | ABLATIONS
-LOGISTIC = "logistic"  # without products of the two sides: see `logistic`
+LOGISTIC = "logistic regression"  # without products of the two sides: see `logistic`
 WORLD = {"users": NAMES["user"], "statistics": [*NAMES["user"], *NAMES["item"]]}
 TOWERS = {"latent": 16, "widths": (24, 12)}
 WIDER = 3  # values by which a grid may grow
+KEPT = ("lr", "alpha", "valid_auc", "passes", "best pass", "seconds")  # None for LOGISTIC
 
 
 @dataclass
@@ -127,7 +128,7 @@ class Study:
 
         slower: divides its chosen rate. An ablation takes ELBO's rate and alpha.
         """
-        place = {"model": name, "seed": seed}
+        place = {"model": name, "seed": seed} | dict.fromkeys(KEPT)
         if name == LOGISTIC:
             return place, logistic(log), None
         own = self.chosen.get(name) or self.chosen["ELBO"]
@@ -137,7 +138,8 @@ class Study:
         kept |= {"passes": len(aucs), "best pass": 1 + aucs.index(max(aucs))}
         if watch:
             best = [max(aucs[:k]) for k in range(1, limit + 1)]
-            self.curves += [place | {"pass": k, "auc": auc} for k, auc in enumerate(best, 1)]
+            at = {"model": name, "seed": seed}
+            self.curves += [at | {"pass": k, "auc": auc} for k, auc in enumerate(best, 1)]
         return place | kept | {"seconds": run.seconds}, model.predict(log.test), model
 
 
