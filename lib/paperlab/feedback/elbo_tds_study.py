@@ -94,8 +94,8 @@ class Study:
             for k in range(len(weights) - 1 if tried and not own else 0):
                 lr = nearer(tried, k)
                 tried[lr] = self._try(name, logs[name], seed, lr, alphas[0])
-            lr, alpha = max(tried, key=tried.get, default=rates[0]), alphas[0]
-            self.chosen[name] = {"lr": lr, "alpha": max(own, key=own.get, default=alpha)}
+            alpha = max(own, key=own.get, default=ARMS[name].get("alpha", alphas[0]))
+            self.chosen[name] = {"lr": max(tried, key=tried.get, default=rates[0]), "alpha": alpha}
 
     def _try(self, name: str, logs: Sequence[Log], seed: int, lr: float, alpha: float) -> float:
         """Mean validation AUC of one setting, which is trained once on each log."""
