@@ -29,7 +29,6 @@ def daily(
     categorical: Names = (),
     drop: Names = (),
     min_count: int = 2,
-    seed: int = 0,
 ) -> outcomes.Plan:
     """Plan a log of clicks by day (UTC): the last days test, the one before them validates.
 
@@ -56,7 +55,7 @@ def daily(
         lists,
         split="time",
         min_count=min_count,
-        seed=seed,
+        seed=0,
         keys=(user, item),
         arrange=partial(arranged, label=label, past=past, days=days),
     )
