@@ -52,15 +52,15 @@ def score(
     Raises ValueError for too few periods or rows, and a period whose rows have one label.
     """
     checks.whole(2 * judged + FIRST, periods=periods)
-    size = batch_size or min(1024, max(64, sum(_edges(data, periods)[-2:] * [-1, 1]) // 10))
-    study = Study(judged, trials, meta_batch=2 * size, batch_size=size)
-    rows, units, weights, setting, numbers = [], {}, None, None, None
+    first = of_events(data, periods, seeds[0])
+    size = batch_size or min(1024, max(64, len(first.periods[0]) // 20))
+    study, pilot = Study(judged, trials, meta_batch=2 * size, batch_size=size), {seeds[0]: first}
+    grid = study.tune(pilot, [*product(rates, passes)], study.earlier)
+    setting = best(grid, "rate", "passes")
+    numbers = study.choose(pilot, setting, [*contenders], study.earlier)
+    rows, units, weights = [], {}, None
     for seed in seeds:
-        stream = of_events(data, periods, seed)
-        if setting is None:
-            grid = study.tune({seed: stream}, [*product(rates, passes)], study.earlier)
-            setting = best(grid, "rate", "passes")
-            numbers = study.choose({seed: stream}, setting, [*contenders], study.earlier)
+        stream = pilot.get(seed) or of_events(data, periods, seed)
         began = time.perf_counter()
         for row, tested, _ in study.compete(stream, seed, setting, numbers):
             seconds = time.perf_counter() - began
@@ -93,7 +93,9 @@ def of_events(data: EventStream, periods: int, seed: int) -> Stream:
 
     Raises ValueError for too few rows, and a period whose rows have one label.
     """
-    edges = _edges(data, periods)
+    if len(data.pairs) < 2 * periods:
+        raise ValueError(f"{data.name}: {len(data.pairs):,} rows are too few for {periods} periods")
+    edges = np.linspace(0, len(data.pairs), periods + 1).astype(int)
     if data.labels is not None:
         stream = cut(data.name, data.pairs, data.labels, edges)
         for t, period in enumerate(stream.periods, 1):
@@ -106,12 +108,6 @@ def of_events(data: EventStream, periods: int, seed: int) -> Stream:
     drawn = negatives(pairs, edges, np.random.default_rng([seed, 5]))
     both = np.stack([pairs, np.stack([pairs[:, 0], drawn], 1)], 1).reshape(-1, 2)
     return cut(data.name, both, np.tile([1, 0], len(pairs)), 2 * edges)
-
-
-def _edges(data: EventStream, periods: int) -> np.ndarray:
-    if len(data.pairs) < 2 * periods:
-        raise ValueError(f"{data.name}: {len(data.pairs):,} rows are too few for {periods} periods")
-    return np.linspace(0, len(data.pairs), periods + 1).astype(int)
 
 
 def user_shares(
