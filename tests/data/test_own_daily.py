@@ -169,7 +169,7 @@ SOME = clicks(60).to_dict(as_series=False)
     ("kind", "frame", "options", "message"),
     [
         ("daily", SOME, OURS | {"days": 0}, "days must be at least 1, got 0"),
-        ("daily", SOME, OURS | {"days": 6}, "^8 days are too few: 6 to test, one to validate and two to train"),
+        ("daily", SOME, OURS | {"days": 6}, "^8 days are too few: 6 to test, 2 to validate and two to train"),
         ("daily", SOME, OURS | {"label": "price"}, "60 of the first 60 rows cannot be used: price is not 0 or 1"),
         ("daily", SOME, OURS | {"user_fields": "town"}, "--user-fields town: no field; there are: city, topic, price"),
         ("daily", SOME, OURS | {"time": "when"}, "no column 'when' for --time; there are: who, what, ts"),

@@ -30,7 +30,7 @@ def daily(
     drop: Names = (),
     min_count: int = 2,
 ) -> outcomes.Plan:
-    """Plan a log of clicks by day (UTC): the last days test, the one before them validates.
+    """Plan a log of clicks by day (UTC): the last days test, a third as many before them validate.
 
     User and item are no fields. Instead, the rows that each had on the days before a row's own, and the
     share of them with the label, are numeric fields, missing on its first day. `Log.notes` has the
@@ -38,7 +38,7 @@ def daily(
 
     label: a column of 0 and 1. user, item: columns. time: seconds, milliseconds or microseconds, or ISO
         dates.
-    days: that are tested.
+    days: that are tested, of those that have rows.
     user_fields: columns that belong to the user; all other fields belong to the item.
     Other options: see `paperlab.data.own.clicks.plan`.
     Raises ValueError for columns that are not there, and a user field that is no field.
@@ -84,16 +84,17 @@ def arranged(
     """
     day = labels_of.seconds(rows[recipe.time]) // labels_of.DAY
     known = day.unique().sort()
-    if len(known) < days + 3:
+    before = max(1, days // 3)
+    if len(known) < days + before + 2:
         raise ValueError(
-            f"{len(known)} days are too few: {days} to test, one to validate and two to train"
+            f"{len(known)} days are too few: {days} to test, {before} to validate and two to train"
         )
     for key, names in past.items():
         table = pl.DataFrame({"key": rows[key], "day": day, "label": labels[label]})
         found = earlier(table)
         found.columns = names
         rows = rows.hstack(found)
-    valid, test = known[-days - 1], known[-days]
+    valid, test = known[-days - before], known[-days]
     part = (day >= valid).cast(int) + (day >= test).cast(int)
     numeric = (*recipe.numeric, *(name for names in past.values() for name in names))
     return rows, part.to_numpy(), replace(recipe, numeric=numeric)
