@@ -68,6 +68,8 @@ def test_claims_and_notes(tried):
     assert [c.text for c in found.claims] == [
         f"ELBO beats {b} on own" for b in ("linear", "jitter")
     ]
+    assert found.scores.floor == [0.5, daily.FLOOR]
+    assert {j.outcome for j in found.judged} == {"unresolved"}  # two seeds, one pass
     users, moved = found.scores.notes
     assert users == f"{len(found.scores.weights)} users of the test days have both labels"
     assert moved.startswith("what moved most from training to test: past ")

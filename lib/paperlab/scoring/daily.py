@@ -32,7 +32,8 @@ def score(
 ) -> Scores:
     """Train every contender; its pass, and at the first seed rate and alpha, are chosen by validation AUC.
 
-    The metric is the mean of the test users' AUCs by rows; users with one label only are left out.
+    The metric is the mean of the test users' AUCs by rows; users with one label only are left out. The
+    trivial rival ranks by the share of an item's earlier rows with the label.
 
     data: of kind daily, see `paperlab.data.own.daily`.
     contenders: names of `paperlab.feedback.elbo_tds_study.ARMS`.
@@ -69,7 +70,7 @@ def score(
         "user-AUC",
         units,
         "two-level",
-        [0.5],
+        [0.5, FLOOR],
         columns=("auc", "lr", "alpha", "seconds"),
         weights=weights,
         notes=[
