@@ -33,7 +33,7 @@ def start():
 def test_every_manifest_names_its_contenders(paper):
     terms = tryout.terms_of(paper.slug, {})
     contenders = import_module(f"paperlab.{terms['contenders']}").contenders()
-    assert terms["kind"] in tryout.KINDS
+    assert terms["kind"] in shelf.KINDS
     assert {terms["method"], *terms["rivals"]} <= set(contenders)
     assert terms["method"] not in terms["rivals"]
     if terms["kind"] in ("clicks", "sequences"):

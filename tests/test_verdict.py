@@ -164,6 +164,20 @@ def test_exact_comparisons_by_their_number():
         verdict.claim(source(a=[1.0, 2.0]), "t", "main", "a", level=1.0, delta=0.1, kind="exact")
 
 
+def test_two_perfect_methods_are_not_at_the_floor_though_their_error_is_unknown():
+    rows = [{"model": m, "seed": k, "score": v} for k in range(3) for m, v in (("a", 1.0), ("b", 1.0), ("coin", 0.5))]  # fmt: skip
+    rows += [{"model": "c", "seed": k, "score": 0.5} for k in range(3)]
+    record = {"metrics": {"main": rows}, "tables": {"main": {"metrics": {"score": "higher"}}}}
+    how = {"metric": "score", "better": "higher", "delta": 0.01, "floor": ["coin"]}
+    [perfect] = verdict.judge([verdict.claim(record, "t", "main", "a", "b", **how)])
+    assert perfect.outcome == "unresolved" and perfect.note.startswith("error unknown")
+    [trivial] = verdict.judge([verdict.claim(record, "t", "main", "c", "c", **how)])
+    assert (trivial.outcome, trivial.note) == (
+        "unresolved",
+        "at the floor: neither side beats coin",
+    )
+
+
 def test_both_sides_at_the_floor_are_unresolved_whatever_the_sign():
     known = source(
         a=around(0.5, sd=0.001), b=around(0.4), c=around(0.6, sd=0.02), coin=around(0.5, sd=0.03)

@@ -21,6 +21,8 @@ class _NamesToo(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+FIELDED = "clicks, funnel, amounts, delays"  # kinds of logs of fields
+
 app = typer.Typer(cls=_NamesToo, invoke_without_command=True)
 
 
@@ -65,28 +67,43 @@ def add(
         typer.Argument(help=".csv, .tsv, .jsonl, .parquet, each also .gz, or folders of them"),
     ],
     kind: Annotated[
-        str, typer.Option(help="clicks, sequences, preferences, bandit, relevance or problems")
+        str, typer.Option(help=f"{FIELDED}, sequences, preferences, bandit, relevance or problems")
     ] = "clicks",
     name: Annotated[str | None, typer.Option(help="of the set; the file's by default")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a set of this name")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show columns and five rows; write nothing")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="of the split; clicks, sequences")] = None,
-    user: Annotated[str | None, typer.Option(help="column; clicks, sequences")] = None,
-    time: Annotated[str | None, typer.Option(help="column; clicks, sequences")] = None,
+    seed: Annotated[int | None, typer.Option(help=f"of the split; {FIELDED}, sequences")] = None,
+    user: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, sequences")] = None,
+    time: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, sequences")] = None,
     drop: Annotated[str | None, typer.Option(help="columns to leave out: a,b")] = None,
     label: Annotated[str | None, typer.Option(help="column of 0 and 1; clicks")] = None,
-    numeric: Annotated[str | None, typer.Option(help="columns of numbers: a,b; clicks")] = None,
-    categorical: Annotated[
-        str | None, typer.Option(help="columns of categories: a,b; clicks")
+    labels: Annotated[
+        str | None, typer.Option(help="columns of 0 and 1, dense to sparse: a,b; funnel")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="time, user or random; clicks")] = None,
+    amount: Annotated[str | None, typer.Option(help="column of numbers from 0 on; amounts")] = None,
+    length: Annotated[str | None, typer.Option(help="column of numbers above 0; amounts")] = None,
+    click: Annotated[str | None, typer.Option(help="column of times; delays")] = None,
+    conversion: Annotated[
+        str | None, typer.Option(help="column of times, empty without one; delays")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="of the observation: a column of times, or a time; delays")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(help="within which a conversion counts (7); delays")
+    ] = None,
+    numeric: Annotated[str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}")] = None,
+    categorical: Annotated[
+        str | None, typer.Option(help=f"columns of categories: a,b; {FIELDED}")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help=f"time, user or random; {FIELDED}")] = None,
     label_threshold: Annotated[
         float | None, typer.Option(help="from which a graded label is 1; clicks")
     ] = None,
     min_count: Annotated[
-        int | None, typer.Option(help="training rows that give a value an id (2); clicks")
+        int | None, typer.Option(help="training rows that give a value an id (2); " + FIELDED)
     ] = None,
     numbers: Annotated[str | None, typer.Option(help="buckets or standardised; clicks")] = None,
     item: Annotated[str | None, typer.Option(help="column; sequences")] = None,
@@ -113,6 +130,7 @@ def add(
 
     Examples: paperlab data add clicks.csv --label click --user user_id --time ts --dry-run ·
     paperlab data add events/ --kind sequences --user visitor --item sku --time ts ·
+    paperlab data add shop.csv --kind funnel --labels click,order --user user_id ·
     paperlab data add pairs.jsonl --kind preferences
     """
     options = {k: v for k, v in locals().items() if v is not None}

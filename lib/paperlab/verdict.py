@@ -222,9 +222,10 @@ def refuse_trivial(claims: Sequence[Claim]) -> None:
 
 def _at_floor(claim: Claim, comparison: Comparison) -> str:
     """The trivial rival that neither side is shown to beat, or an empty string."""
+    unknown = not math.isfinite(comparison.estimate.se)  # stays open: there the sign tells enough
     for name, sides in comparison.floors.items():
         better = [s if claim.better == "higher" else s.reverse() for s in sides]
-        if all(s.above(0) > intervals.ALPHA / 2 for s in better):
+        if all(s.above(0) > intervals.ALPHA / 2 and not (unknown and s.value > 0) for s in better):
             return name
     return ""
 

@@ -51,23 +51,13 @@ def test_a_rate_is_chosen_once_in_a_world_of_its_own():
     assert first["lr"] == second["lr"] >= 0.01
 
 
-def small(labels):
+def test_watch_time_gives_a_row_and_errors_a_model_and_seed():
     rng = np.random.default_rng(0)
     ids = rng.integers(1, 6, (600, 3))
-    chance = rng.random((600, len(labels))) < 0.2 + 0.1 * (ids[:, :1] > 3)
-    values = 60 * rng.random((600, 1)) * ids[:, :1] / 3 if labels == ("seconds",) else chance
-    schema = Schema(tuple(Field(f"f{k}", size=6) for k in range(3)), labels=labels)
-    return from_arrays("small", schema, ids, values, np.arange(600) % 3)
-
-
-def test_comments_and_watch_time_give_a_row_and_units_a_model_and_seed():
-    rows, units = studies.comments(small(("click", "long_view", "comment")), [0, 1], [0.003], **HOW)
-    names = {*studies.ARMS, *studies.OTHERS}
-    assert {(r["model"], r["seed"]) for r in rows} == {(n, s) for n in names for s in (0, 1)}
-    assert units.keys() == {(n, s) for n in names for s in (0, 1)}
-    clamped = next(r for r in rows if r["model"] == "ResFlow, clamped")
-    assert clamped["falls"] == 1 and all(len(u) == 200 for u in units.values())
-    rows, errors = studies.watch_time(small(("seconds",)), [0], [0.003], **HOW)
+    schema = Schema(tuple(Field(f"f{k}", size=6) for k in range(3)), labels=("seconds",))
+    seconds = 60 * rng.random((600, 1)) * ids[:, :1] / 3
+    log = from_arrays("small", schema, ids, seconds, np.arange(600) % 3)
+    rows, errors = studies.watch_time(log, [0], [0.003], **HOW)
     assert [r["model"] for r in rows] == [*studies.WATCH, "constant"]
     assert errors["separate towers", 0].mean() == pytest.approx(1)
     ratio = rows[0]["mse"] / rows[1]["mse"]

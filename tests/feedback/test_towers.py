@@ -97,12 +97,17 @@ def test_scores_are_those_of_each_label_and_the_chosen_one_is_the_models_own():
     torch.manual_seed(1)
     model = ResFlow(LOG.schema, 4, widths=(8,), q=(2.0, 9.0), std=0.3, chosen_by="click")
     logits, labels, scores = model.predict_all(LOG.test), LOG.test.labels, model.evaluate(LOG)
-    assert set(scores) == {"auc_click", "logloss_click", "auc_order", "logloss_order"}
+    names = {f"{what}_{label}" for what in ("auc", "logloss") for label in ("click", "order")}
+    assert set(scores) == names | {"logloss_all"}
     assert scores["auc_order"] == metrics.auc(logits[:, 1], labels[:, 1])
     loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels[:, 0])
     assert scores["logloss_click"] == pytest.approx(loss.item(), rel=1e-5)
     assert torch.allclose(model.predict(LOG.test) - math.log(2), logits[:, 0], atol=1e-5)
     assert model.select == ("logloss_click", "lower")
+    both = ResFlow(LOG.schema, 4, widths=(8,), chosen_by="all")
+    assert both.select == ("logloss_all", "lower") and both.judged == 1
+    total = scores["logloss_click"] + scores["logloss_order"]
+    assert scores["logloss_all"] == pytest.approx(total)
 
 
 def test_weights_on_positives_are_corrected():

@@ -20,24 +20,14 @@ def text(name: str) -> str:
     """The settings of one real log: the rate of each model, as its validation part chose it."""
     rows, kept = RECORD["metrics"][name], RECORD["parameters"]
     rates = {row["model"]: f"{row['lr']:g}" for row in rows}
-    tried = [f"{rate:g}" for rate in (min(kept["rates"]), max(kept["rates"]))]
-    ends = sum(rate in tried for rate in rates.values())
-    place = kept["real"].index(name)
-    budget, batch, passes = (
-        v[place] if isinstance(v, list) else v
-        for v in (
-            kept["real_budget"],
-            kept.get("real_batch", kept["batch_size"]),
-            kept["real_epochs"],
-        )
-    )
+    ends = sum({row["model"]: row["edge"] for row in rows}.values())
     models = "".join(f'    "{model}@{rate}",\n' for model, rate in rates.items())
     return (
         f"# Learning rates on {name}, chosen by validation AUC: 110_ctr_leaderboard_full.json,\n"
-        f"# {RECORD['started'][:10]}; at most {passes} pass{'es' * (passes > 1)}; {ends} of {len(rates)} "
-        f"at the lowest or highest rate ({', '.join(tried)}).\n"
+        f"# {RECORD['started'][:10]}; at most {kept['real_epochs']} passes, until validation stops improving; "
+        f"{ends} of {len(rates)} at the lowest or highest rate tried.\n"
         f"# paperlab run ctr_leaderboard --profile data/reference/settings/110_{name}.toml\n"
-        f'real = ["{name}"]\nreal_budget = {budget}\nbatch_size = {batch}\nmodels = [\n{models}]\n'
+        f'real = ["{name}"]\nreal_budget = {kept["real_budget"]}\nmodels = [\n{models}]\n'
     )
 
 

@@ -154,6 +154,7 @@ class ELBOTDS(ClickModel):
         of_user = torch.tensor([name in users for name in names])
         self.register_buffer("ordered", torch.tensor(ordered), persistent=False)
         self.register_buffer("sizes", torch.tensor(sizes), persistent=False)
+        self.dropping = [k for k, name in enumerate(names) if name not in statistics]
         self.sides = tuple(side.nonzero().flatten() for side in (of_user, ~of_user))
         self.towers = nn.ModuleList(Tower(len(s) * dim, latent, widths) for s in self.sides)
 
@@ -181,18 +182,18 @@ class ELBOTDS(ClickModel):
         }
         many = Batch(ids, batch.numeric.repeat(copies, 1), batch.labels.repeat(copies, 1), **rest)
         x = self.embed(many)
-        moved = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-        moved[: len(self.ordered)] = self.ordered
-        x = torch.where(moved[:, None], x, dropped(x, self.p))
+        if self.dropping:
+            other = dropped(x[:, self.dropping], self.p)
+            x = x.index_copy(1, torch.tensor(self.dropping, device=x.device), other)
         return x.unflatten(0, (copies, -1))
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Step 6."""
-        plain = self.embed(batch)
-        seen = self.resample(batch, 1)[0] if self.augment else plain
+        seen = self.resample(batch, 1)[0] if self.augment else self.embed(batch)
         loss = F.binary_cross_entropy_with_logits(self._score(seen).float(), batch.labels[:, 0])
         if not self.alpha:
             return loss
+        plain = self.embed(batch) if self.augment else seen
         many = self.resample(batch, self.copies)
         own = []
         for tower, side in zip(self.towers, self.sides, strict=True):

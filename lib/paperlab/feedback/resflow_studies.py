@@ -1,4 +1,4 @@
-"""ResFlow's experiments: arms in funnels whose truth is known, and on KuaiRand's videos."""
+"""ResFlow's experiments: arms in funnels whose truth is known, and watch time of KuaiRand's videos."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from torch import Tensor
 
 from .. import metrics, trials
 from ..data.store import Log
-from .baselines.aitm import AITM
-from .baselines.mmoe import MMoE
-from .baselines.ple import PLE
 from .resflow import ProgressiveResFlow, ResFlow
 from .towers import MultiTask
 from .worlds.funnel import FunnelTruth, funnel
@@ -35,12 +32,6 @@ MORE = {
     "feature residual": partial(tower, combine="separate"),
     "order first": partial(tower, chain=("order", "click")),
 }
-OTHERS = {  # sizes of the same order as the towers'
-    "ResFlow, clamped": partial(tower, clamp=True),
-    "MMoE": MMoE,
-    "PLE": partial(PLE, expert=(64,), widths=(32,)),
-    "AITM": partial(AITM, widths=(64, 32)),
-}
 WATCH = {"chain": "sum", "separate towers": "separate", "one number": None}
 PILOT = 1_000_003  # the worlds that choose rates have seeds from here on
 
@@ -48,13 +39,21 @@ PILOT = 1_000_003  # the worlds that choose rates have seeds from here on
 def trained(
     name: str, arm: Callable, log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
 ) -> Iterator[tuple[dict, Any]]:
-    """`trials.compare` of one arm, which starts at the base rates of the log's training part."""
+    """`trials.compare` of one arm, which starts at the base rates of the log's training part.
+
+    Of several rates the best is taken; up to four more are tried while it is the lowest or highest.
+    A row has ``passes``: how many were made over the training rows, until validation or the limit
+    ended them.
+    """
 
     def build(schema, width):
         return arm(schema).start_at(log.train)
 
-    widen = 2 if len(rates) > 1 else 0
-    return trials.compare({name: build}, log, seeds=seeds, rates=rates, widen=widen, **options)
+    widen = 4 if len(rates) > 1 else 0
+    found = trials.compare({name: build}, log, seeds=seeds, rates=rates, widen=widen, **options)
+    for row, model in found:
+        trained_on = row["samples_per_second"] * row["seconds"]
+        yield row | {"passes": round(trained_on / len(log.train), 1)}, model
 
 
 def against(truth: FunnelTruth, logits: Float[Tensor, "n 2"]) -> dict[str, float]:
@@ -121,7 +120,7 @@ class Funnels:
             s = model.predict_all(log.test)
             yield row | facts | against(truth, s), model
             if name == "separate towers":
-                none = facts | dict.fromkeys(("lr", "auc_order")) | {"dense": 0, "seconds": 0.0}
+                none = facts | dict.fromkeys(("lr", "auc_order", "passes")) | {"dense": 0}
                 rates = torch.logit(log.train.labels.mean(0)).expand(len(s), 2)
                 for free, scores in {"click score": s[:, [0, 0]], "constant": rates}.items():
                     row = (
@@ -145,19 +144,6 @@ def gains(rows: Sequence[dict]) -> list[dict]:
     ]
 
 
-def comments(
-    log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
-) -> tuple[list[dict], dict[tuple[str, int], Float[np.ndarray, " n"]]]:
-    """All arms and baselines on a log of several labels: rows, and test logits of the last label."""
-    rows, units = [], {}
-    for name, arm in (ARMS | OTHERS).items():
-        for row, model in trained(name, arm, log, seeds, rates, **options):
-            s = model.predict_all(log.test)
-            rows.append(row | {"falls": (s.diff(dim=1) <= 0).all(1).double().mean().item()})
-            units[name, row["seed"]] = s[:, -1].numpy()
-    return rows, units
-
-
 def watch_time(
     log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
 ) -> tuple[list[dict], dict[tuple[str, int], Float[np.ndarray, " n"]]]:
@@ -174,7 +160,14 @@ def watch_time(
     flat = (y - log.train.labels.mean()).square().numpy()
     for seed in seeds:
         errors["constant", seed] = flat
-        none = {"model": "constant", "seed": seed, "dense": 0, "lr": None, "seconds": 0.0}
+        none = {
+            "model": "constant",
+            "seed": seed,
+            "dense": 0,
+            "lr": None,
+            "passes": None,
+            "edge": None,
+        }
         rows.append(none | {"mse": float(flat.mean())})
     unit = np.mean([errors["separate towers", seed] for seed in seeds])
     return rows, {key: e / unit for key, e in errors.items()}

@@ -88,7 +88,7 @@ class MultiTask(ClickModel):
     q: weight of the positives of each label, > 0. w: weight of each label's loss, >= 0. Both in the
         schema's order, 1 by default.
     chosen_by: the label whose validation log loss chooses the weights, and whose logit ``forward``
-        gives; the last by default.
+        gives; the last by default. ``all``: the sum over labels, and the last one's logit.
     dim, options: see `ClickModel`.
     Raises ValueError for values out of range, other than K weights, and unknown labels.
     """
@@ -114,7 +114,7 @@ class MultiTask(ClickModel):
         if clamp and combine != "sum":
             raise ValueError(f"clamp needs combine 'sum', not {combine!r}")
         chosen_by = chosen_by or labels[-1]
-        checks.one_of(labels, chosen_by=chosen_by)
+        checks.one_of((*labels, "all"), chosen_by=chosen_by)
         weights = {"q": q, "w": w}
         for name, values in weights.items():
             if values is not None and len(values) != len(labels):
@@ -128,7 +128,7 @@ class MultiTask(ClickModel):
         self.combine, self.clamp = combine, clamp
         self.place = [chain.index(name) for name in labels]  # of each label in the chain
         self.order = [labels.index(name) for name in chain]
-        self.judged = labels.index(chosen_by)
+        self.judged = labels.index(labels[-1] if chosen_by == "all" else chosen_by)
         self.select = (f"logloss_{chosen_by}", "lower")
         self.out: nn.ModuleList
 
@@ -181,8 +181,9 @@ class MultiTask(ClickModel):
                     )
 
     def evaluate(self, log: Log, part: str = "test") -> dict[str, float]:
-        """auc_LABEL and logloss_LABEL of every label, the latter of calibrated logits.
+        """auc_LABEL and logloss_LABEL of every label, the latter of calibrated logits, and their sum.
 
+        The sum is ``logloss_all``.
         Raises FloatingPointError where a logit is NaN.
         """
         split = getattr(log, part)
@@ -193,4 +194,5 @@ class MultiTask(ClickModel):
         for k, name in enumerate(log.schema.labels):
             scores[f"auc_{name}"] = metrics.auc(logits[:, k], split.labels[:, k])
             scores[f"logloss_{name}"] = metrics.logloss(logits[:, k], split.labels[:, k])
-        return scores
+        losses = [scores[f"logloss_{name}"] for name in log.schema.labels]
+        return scores | {"logloss_all": sum(losses)}

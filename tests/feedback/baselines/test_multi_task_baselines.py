@@ -5,6 +5,7 @@ import pytest
 import torch
 from paperlab import loop
 from paperlab.feedback.baselines.aitm import AITM
+from paperlab.feedback.baselines.linear import LogisticRegression
 from paperlab.feedback.baselines.mmoe import MMoE
 from paperlab.feedback.baselines.ple import PLE
 from paperlab.feedback.baselines.shared_bottom import SharedBottom
@@ -16,6 +17,7 @@ SMALL = {
     "MMoE": lambda **o: MMoE(LOG.schema, 4, experts=3, expert=(6,), widths=(5,), **o),
     "PLE": lambda **o: PLE(LOG.schema, 4, levels=3, own=2, shared=1, expert=(6,), widths=(5,), **o),
     "AITM": lambda **o: AITM(LOG.schema, 4, widths=(6, 5), **o),
+    "LogisticRegression": lambda **o: LogisticRegression(LOG.schema, 4, **o),
 }
 
 
@@ -87,11 +89,16 @@ def slow_aitm(m, x):
     return [affine(m.out[0], z)[0], affine(m.out[1], joined)[0]]
 
 
+def slow_logistic_regression(m, x):
+    return [affine(out, x)[0] for out in m.out]
+
+
 SLOW = {
     "SharedBottom": slow_shared_bottom,
     "MMoE": slow_mmoe,
     "PLE": slow_ple,
     "AITM": slow_aitm,
+    "LogisticRegression": slow_logistic_regression,
 }
 
 
@@ -158,3 +165,14 @@ def test_the_calibrator_counts_rises_only():
 def test_refusals(wrong, said):
     with pytest.raises(ValueError, match=said):
         wrong()
+
+
+def test_fields_add_up_in_logistic_regression():
+    """The effect of one field's value is the same whatever the other fields' values."""
+    torch.manual_seed(0)
+    model = SMALL["LogisticRegression"](std=0.5)
+    batch = LOG.train.take(slice(2))
+    one, two = batch.ids.clone(), batch.ids.clone()
+    one[:, 0], two[:, 0] = 1, 3
+    change = model.logits(batch._replace(ids=two)) - model.logits(batch._replace(ids=one))
+    assert torch.allclose(change[0], change[1], atol=1e-6) and change.abs().max() > 1e-3

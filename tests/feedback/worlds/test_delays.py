@@ -5,7 +5,7 @@ import torch
 from paperlab.feedback.worlds.delays import DAYS, EARLY, LATE, delays
 
 
-@pytest.mark.parametrize("world", ["A", "B", "C"])
+@pytest.mark.parametrize("world", ["A", "B", "C", "D"])
 def test_labels_agree_with_the_clock(world):
     log = delays(world, 4_000, held=500, seed=3)
     y, z, d, e = log.train.labels.unbind(1)
@@ -24,7 +24,7 @@ def test_an_oracle_sees_the_same_rows_when_all_has_arrived():
     assert (later.train.labels[:, 1] >= now.train.labels[:, 1]).all()
 
 
-@pytest.mark.parametrize("world", ["A", "B", "C"])
+@pytest.mark.parametrize("world", ["A", "B", "C", "D"])
 def test_rates_are_the_known_ones(world):
     log = delays(world, 1_000, held=60_000, seed=1)
     truth, (y, z, d, _) = log.truth, log.test.labels.unbind(1)
@@ -52,7 +52,13 @@ def test_in_world_c_what_converts_does_so_late():
     assert EARLY.sum() == pytest.approx(1) and LATE.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("wrong", [("D", 10), ("A", 0)])
+def test_in_world_d_a_day_takes_the_same_share_each_time():
+    f = delays("D", 10, held=50, seed=0).truth.delay
+    share = f[:, 1:] / f[:, :-1]
+    assert torch.allclose(share, share[:, :1].expand_as(share)) and share[:, 0].std() > 0.05
+
+
+@pytest.mark.parametrize("wrong", [("E", 10), ("A", 0)])
 def test_wrong_worlds_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         delays(*wrong)

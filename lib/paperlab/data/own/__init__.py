@@ -1,1 +1,1 @@
-"""Data of your own: files or tables of one of six kinds, as named sets or in memory."""
+"""Data of your own: files or tables of one of several kinds, as named sets or in memory."""

@@ -21,7 +21,7 @@ from ... import checks
 from .. import catalogue
 from ..sources import Source
 from ..stores import locked
-from . import clicks, infer, sequences, tables
+from . import clicks, infer, outcomes, sequences, tables
 from .files import opened
 
 VERSION = 1  # raise when a set's bytes change: a preparation that was cut is then begun anew
@@ -42,6 +42,9 @@ KINDS = {
     "bandit": Kind(tables.bandit, tables.make, tables.read),
     "relevance": Kind(tables.relevance, tables.make, tables.read),
     "problems": Kind(tables.problems, tables.make, tables.read),
+    "funnel": Kind(outcomes.funnel, outcomes.make, outcomes.read),
+    "amounts": Kind(outcomes.amounts, outcomes.make, outcomes.read),
+    "delays": Kind(outcomes.delays, outcomes.make, outcomes.read),
 }
 
 
@@ -103,8 +106,7 @@ def add(
 ) -> OwnSet:
     """Make a named set from files or folders; resume where a killed call stopped.
 
-    kind: clicks, sequences, preferences, bandit, relevance or problems; its options are the keyword
-        arguments of the kind's plan.
+    kind: one of `KINDS`; its options are the keyword arguments of the kind's plan.
     name: that of the first file or folder by default. force: whether to replace a set of this name.
     Raises ValueError as `planned` does, and where the name is taken.
     """
@@ -200,7 +202,8 @@ def _alone(name: str) -> Iterator[None]:
 def _columns_of(kind: str) -> set[str]:
     """The columns that a kind needs, by the names that they have by default."""
     arguments = inspect.signature(KINDS[kind].plan).parameters.values()
-    return {a.default for a in arguments if a.annotation == "str"}
+    needed = [a.default for a in arguments if a.annotation == "str"]
+    return {name for names in needed for name in names.split(",")}
 
 
 def _hash(folder: Path) -> str:

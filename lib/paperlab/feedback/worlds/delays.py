@@ -8,7 +8,8 @@
 
 with unit utilities U, V, W of categorical fields, and g = 0 in world A (all delays alike), sigmoid(3W -
 1) in B, and the same with .8 V + .6 W for W in C (what converts, converts late). Neither f_0 nor
-f_1 is exponential: both have a second peak on day 3.
+f_1 is exponential: both have a second peak on day 3. In world D f falls geometrically, at a rate of
+exp(-.7 + .5 W) a day.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class DelaysTruth:
 
 
 def delays(
-    world: Literal["A", "B", "C"],
+    world: Literal["A", "B", "C", "D"],
     rows: int,
     *,
     held: int = 6_000,
@@ -69,7 +70,7 @@ def delays(
     seed: of utilities and rows.
     Raises ValueError for an unknown world and sizes out of range.
     """
-    checks.one_of(("A", "B", "C"), world=world)
+    checks.one_of(("A", "B", "C", "D"), world=world)
     checks.whole(rows=rows, held=held)
     checks.one_of(range(DAYS + 1), latest=latest)
     plant, draw = (np.random.default_rng([seed, k]) for k in (1, 2))
@@ -82,6 +83,9 @@ def delays(
     mixed = w(ids) if world == "B" else 0.8 * v(ids) + 0.6 * w(ids)
     g = np.zeros(n) if world == "A" else _sigmoid(3 * mixed - 1)
     f = (1 - g)[:, None] * EARLY + g[:, None] * LATE
+    if world == "D":
+        f = np.exp(-np.exp(-0.7 + 0.5 * w(ids))[:, None] * np.arange(DAYS + 1))
+        f /= f.sum(1, keepdims=True)
     click, converts = draw.random(n) < p, draw.random(n) < q
     delay = (draw.random(n)[:, None] > f.cumsum(1)[:, :-1]).sum(1)
     elapsed = draw.integers(0, latest + 1, n)
