@@ -97,7 +97,8 @@ class HSTULayer(nn.Module):
     d_qk, d_v: widths of a head; None: dim / heads.
     kind: ``silu``; ``softmax`` of the scores over sqrt(d_qk); ``sink``: a softmax with a learned
         logit a head that takes weight and gives nothing.
-    norm: the LayerNorm of equation (3). divisor: another n. gate: U. position, time: the biases.
+    norm: the LayerNorm of equation (3). eps: what it adds to the variance. divisor: another n.
+    gate: U. position, time: the biases.
     Raises ValueError for numbers out of range and an unknown kind.
     """
 
@@ -112,6 +113,7 @@ class HSTULayer(nn.Module):
         kind: Literal["silu", "softmax", "sink"] = "silu",
         divisor: int | None = None,
         norm: bool = True,
+        eps: float = EPS,
         gate: bool = True,
         position: bool = True,
         time: bool = False,
@@ -122,10 +124,11 @@ class HSTULayer(nn.Module):
         divisor = length if divisor is None else divisor
         checks.whole(d_qk=d_qk, d_v=d_v, divisor=divisor)
         checks.one_of(KINDS, kind=kind)
+        checks.positive(eps=eps)
         checks.inside("[0, 1)", dropout=dropout)
         super().__init__()
         self.heads, self.length, self.divisor, self.kind = heads, length, divisor, kind
-        self.norm, self.dropout = norm, dropout
+        self.norm, self.eps, self.dropout = norm, eps, dropout
         self.sizes = [heads * d for d in (d_v * gate, d_v, d_qk, d_qk)]  # of u, v, q and k
         self.uvqk = nn.Parameter(0.02 * torch.randn(dim, sum(self.sizes)))
         self.out = nn.Linear(heads * d_v, dim)
@@ -151,6 +154,24 @@ class HSTULayer(nn.Module):
         times: seconds: when each query is asked, and when each key happened.
         """
         queries = mask.shape[-2]
+        y, u, cache = self.mix(x, mask, positions, times, cache)
+        if self.norm:
+            y = F.layer_norm(y, y.shape[-1:], eps=self.eps)
+        if self.sizes[0]:
+            y = y * u
+        y = self.out(F.dropout(y, self.dropout, self.training))  # (3)
+        return x[:, -queries:] + y, cache
+
+    def mix(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "#B Q K"],
+        positions: Int[Tensor, " K"],
+        times: Times | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Tensor, "B Q Hd_v"], Float[Tensor, "B Q Hd_v"], Cache]:
+        """A V of the last Q tokens, their U, and all keys and values: equations (1) and (2)."""
+        queries = mask.shape[-2]
         parts = F.silu(F.layer_norm(x, x.shape[-1:], eps=EPS) @ self.uvqk)  # (1)
         u, v, q, k = parts.split(self.sizes, -1)
         q = q[:, -queries:]
@@ -163,13 +184,7 @@ class HSTULayer(nn.Module):
         scores = scores + self.bias(positions, queries, times)
         kind = "silu" if self.kind == "silu" else "softmax"
         a = attention_weights(scores, mask[:, None], kind, length=self.divisor, sink=self.sink)
-        y = (a @ v).transpose(1, 2).flatten(2)  # (2)
-        if self.norm:
-            y = F.layer_norm(y, y.shape[-1:], eps=EPS)
-        if self.sizes[0]:
-            y = y * u[:, -queries:]
-        y = self.out(F.dropout(y, self.dropout, self.training))  # (3)
-        return x[:, -queries:] + y, (k, v)
+        return (a @ v).transpose(1, 2).flatten(2), u[:, -queries:], (k, v)  # (2)
 
     def bias(
         self, positions: Int[Tensor, " K"], queries: int, times: Times | None = None
@@ -206,7 +221,7 @@ class TargetReader(nn.Module):
         """Tokens: sqrt(D) E[id]."""
         return self.table(ids) * math.sqrt(self.table.embedding_dim)
 
-    def _mask(
+    def mask(
         self, history: Int[Tensor, "B T"], candidates: int
     ) -> tuple[Bool[Tensor, "B K K"], Int[Tensor, " K"]]:
         """Who reads whom, and positions."""
@@ -222,7 +237,7 @@ class TargetReader(nn.Module):
         self, history: Int[Tensor, "B T"], candidates: Int[Tensor, "B C"]
     ) -> Float[Tensor, "B C"]:
         """All candidates in one pass over the history and them."""
-        mask, at = self._mask(history, candidates.shape[1])
+        mask, at = self.mask(history, candidates.shape[1])
         x = self.embed(torch.cat([history, candidates], 1))
         for k, layer in enumerate(self.layers):
             last = k == len(self.layers) - 1  # of the last layer the candidates alone
@@ -234,14 +249,14 @@ class TargetReader(nn.Module):
     ) -> Float[Tensor, "B C"]:
         """M-FALCON: the history's keys and values once, then ``at_once`` candidates a pass."""
         checks.whole(at_once=at_once)
-        mask, at = self._mask(history, 0)
+        mask, at = self.mask(history, 0)
         x, caches = self.embed(history), []
         for layer in self.layers:
             x, cache = layer(x, mask, at)
             caches.append(cache)
         scores = []
         for some in candidates.split(at_once, 1):
-            mask, at = self._mask(history, some.shape[1])
+            mask, at = self.mask(history, some.shape[1])
             y = self.embed(some)
             for layer, cache in zip(self.layers, caches, strict=True):
                 y, _ = layer(y, mask[:, -some.shape[1] :], at, cache=cache)
