@@ -41,15 +41,15 @@ FLAGS = 3  # kinds of events: see `worlds.requests`
 
 def kept_queries(
     events: Int[Tensor, "*rows"], layers: int, last: int | None
-) -> Int[Tensor, "layers *rows"]:
+) -> Int[Tensor, "*rows N"]:
     """Events that each layer still computes: falling linearly to ``last`` in the last layer.
 
-    events: of a history, without padding. last: >= 0; None, or no fewer than events: no pruning.
+    events: of a history, without padding. layers: N >= 1. last: >= 0; None: no pruning.
     """
     checks.whole(layers=layers)
     checks.whole(0, last=0 if last is None else last)
     excess = torch.zeros_like(events) if last is None else (events - last).clamp(min=0)
-    return torch.stack([events - excess * (k + 1) // layers for k in range(layers)])
+    return torch.stack([events - excess * (k + 1) // layers for k in range(layers)], -1)
 
 
 def token_ratio(length: int, candidates: int) -> float:
@@ -248,7 +248,7 @@ class SORT(_Trained):
         there = torch.cat([present, present.new_ones(chosen.shape[:2])], 1)
         event = torch.arange(x.shape[1], device=x.device) - self.ends  # place in the history
         kept = kept_queries(batch.present.sum(1), len(self.blocks), self.last)
-        for block, slots, own in zip(self.blocks, self.slots, kept, strict=True):
+        for block, slots, own in zip(self.blocks, self.slots, kept.unbind(1), strict=True):
             keep = ((event < 0) | (event >= self.length - slots)).nonzero().squeeze(1)
             x, _ = block(x, at, mask[keep] & there[:, None], keep)
             event, at, mask = event[keep], at[:, keep], mask[keep][:, keep]
