@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import lightning as L
 import numpy as np
@@ -157,9 +157,14 @@ def stream(
     records: int,
     arms: Sequence[str],
     rates: Sequence[float],
-    arrivals: bool = False,
+    kind: Literal["fixed", "arriving"] = "fixed",
 ) -> Iterator[dict]:
-    """HR@10 of each arm of `LAYERS` on a stream read once, and of two oracles without weights."""
+    """HR@10 of each arm of `LAYERS` on a stream read once, and of two rules without weights.
+
+    records: of the stream; 80 % train. kind: whether all items are there from the start.
+    Raises ValueError for an unknown arm or kind.
+    """
+    checks.one_of(("fixed", "arriving"), kind=kind)
     for name in arms:
         checks.one_of(LAYERS, arms=name)
 
@@ -169,16 +174,16 @@ def stream(
         )
 
     def world_of(seed: int) -> SequenceParts:
-        return rich_get_richer(records, arrivals=arrivals, seed=seed)
+        return rich_get_richer(records, arrivals=kind == "arriving", seed=seed)
 
     how = {"batch_size": 64, "metric": ("hr", "higher"), "widen": int(len(rates) > 2)}
     builders = {name: builder(LAYERS[name]) for name in arms}
     for row, _, world in tuned(builders, world_of, seeds, rates, **how, **ON_CPU):
-        yield row | {"arrivals": arrivals}
+        yield row | {"stream": kind}
         if row["model"] == arms[-1]:
             for name, scores in oracles(world).items():
                 found = ranks(scores.flatten(0, 1), world.test.target.flatten())
-                plain = {"model": name, "seed": row["seed"], "arrivals": arrivals, "dense": 0}
+                plain = {"model": name, "seed": row["seed"], "stream": kind, "dense": 0}
                 yield plain | {"hr": hit(found).mean().item(), "ndcg": ndcg(found).mean().item()}
 
 
