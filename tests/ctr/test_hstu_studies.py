@@ -40,7 +40,7 @@ def test_frequencies_alone_do_not_make_a_count():
     """Without its own key a softmax stays at the frequencies' ceiling; a sum passes it."""
     rows = studies.counting([0], 250, ["softmax", "HSTU without LN"], [0.006], False, False)
     softmax, summed = rows
-    assert softmax["r2"] < softmax["ceiling"] + 0.02 and summed["r2"] > softmax["ceiling"] + 0.1
+    assert softmax["R²"] < softmax["ceiling"] + 0.02 and summed["R²"] > softmax["ceiling"] + 0.1
     assert softmax["dense"] == summed["dense"]
 
 
@@ -55,7 +55,7 @@ def test_rates_are_chosen_at_the_first_seed():
 def test_stream_rows():
     rows = [*studies.stream([0], 200, ["HSTU", "SASRec"], [0.008])]
     assert [r["model"] for r in rows] == ["HSTU", "SASRec", "count oracle", "popularity"]
-    assert rows[2]["hr"] > rows[3]["hr"] > 0.1
+    assert rows[2]["HR@10"] > rows[3]["HR@10"] > 0.1
     assert rows[0]["dense"] == pytest.approx(rows[1]["dense"], rel=0.05)
 
 
@@ -105,11 +105,11 @@ def test_real_rows(log):
     rows, units = studies.real(parts, arms, [0, 1], [0.001], 1, dim=8)
     assert len(rows) == 8 and len(units["popularity", 1]) == 3
     for row in rows:
-        assert row["ndcg"] == pytest.approx(units[row["model"], row["seed"]].mean(), rel=1e-5)
+        assert row["NDCG@10"] == pytest.approx(units[row["model"], row["seed"]].mean(), rel=1e-5)
 
 
 def test_equal_scores_in_every_way_of_passing():
     rows = studies.throughput(0, history=5, candidates=4, dim=8)
     assert [r["model"] for r in rows] == ["4 at once", "1 at once", "no cache"]
-    assert max(r["apart"] for r in rows) < 1e-5 and min(r["per_second"] for r in rows) > 0
+    assert max(r["apart"] for r in rows) < 1e-5 and min(r["candidates/s"] for r in rows) > 0
     assert [r["model"] for r in studies.step_times([4], dim=8, rows=2)] == [*studies.LAYERS]

@@ -85,7 +85,7 @@ class Counter(L.LightningModule):
         """R^2 of the count: 1 - MSE / variance."""
         rows: Counts = getattr(world, part)
         error = (self(rows) - rows.count).square().mean()
-        return {"r2": (1 - error / rows.count.var(correction=0)).item()}
+        return {"R²": (1 - error / rows.count.var(correction=0)).item()}
 
     def count_parameters(self) -> dict[str, int]:
         table = self.reader.table.weight.numel()
@@ -143,7 +143,7 @@ def counting(
     how = {
         "steps": steps,
         "batch_size": 64,
-        "metric": ("r2", "higher"),
+        "metric": ("R²", "higher"),
         "widen": int(len(rates) > 2),
     }
     for row, model, world in tuned(builders, world_of, seeds, rates, **how, **ON_CPU):
@@ -176,7 +176,7 @@ def stream(
     def world_of(seed: int) -> SequenceParts:
         return rich_get_richer(records, arrivals=kind == "arriving", seed=seed)
 
-    how = {"batch_size": 64, "metric": ("hr", "higher"), "widen": int(len(rates) > 2)}
+    how = {"batch_size": 64, "metric": ("HR@10", "higher")}
     builders = {name: builder(LAYERS[name]) for name in arms}
     for row, _, world in tuned(builders, world_of, seeds, rates, **how, **ON_CPU):
         yield row | {"stream": kind}
@@ -184,7 +184,10 @@ def stream(
             for name, scores in oracles(world).items():
                 found = ranks(scores.flatten(0, 1), world.test.target.flatten())
                 plain = {"model": name, "seed": row["seed"], "stream": kind, "dense": 0}
-                yield plain | {"hr": hit(found).mean().item(), "ndcg": ndcg(found).mean().item()}
+                yield plain | {
+                    "HR@10": hit(found).mean().item(),
+                    "NDCG@10": ndcg(found).mean().item(),
+                }
 
 
 def oracles(world: SequenceParts) -> dict[str, Float[Tensor, "R N V"]]:
@@ -214,11 +217,11 @@ def real(
 
     def build(layer: str, request_time: bool = True, **options) -> NextItem:
         layers = [LAYERS[layer](dim, 1, data.length, dropout=0.2, **options) for _ in range(2)]
-        more = {"dropout": 0.2, "request_time": request_time, "select": ("ndcg", "higher")}
+        more = {"dropout": 0.2, "request_time": request_time, "select": ("NDCG@10", "higher")}
         return NextItem(data.vocabulary, data.length, dim, layers, **more)
 
     builders = {name: lambda _, __, o=o: build(**o) for name, o in arms.items()}
-    how = {"epochs": epochs, "batch_size": batch_size, "widen": int(len(rates) > 2)}
+    how = {"epochs": epochs, "batch_size": batch_size}
     for row, model, _ in tuned(builders, lambda seed: data, seeds, rates, **how, **ON_CPU):
         rows.append(row)
         units[row["model"], row["seed"]] = ndcg(model.eval().ranks(data.test)).numpy()
@@ -228,7 +231,9 @@ def real(
     found = ranks(scores, last)
     for seed in seeds:
         plain = {"model": "popularity", "seed": seed, "dense": 0}
-        rows.append(plain | {"hr": hit(found).mean().item(), "ndcg": ndcg(found).mean().item()})
+        rows.append(
+            plain | {"HR@10": hit(found).mean().item(), "NDCG@10": ndcg(found).mean().item()}
+        )
         units["popularity", seed] = ndcg(found).numpy()
     return rows, units
 
@@ -259,7 +264,7 @@ def stepper(model: NextItem, batch: Sequences) -> Callable[[], None]:
     return step
 
 
-def throughput(seed: int, history: int = 100, candidates: int = 64, dim: int = 50) -> list[dict]:
+def throughput(seed: int, history: int = 50, candidates: int = 64, dim: int = 50) -> list[dict]:
     """Candidates scored a second by two HSTU layers with random weights, in three ways, in turn.
 
     apart: the largest difference of a way's scores from those of one pass a candidate.
@@ -279,6 +284,6 @@ def throughput(seed: int, history: int = 100, candidates: int = 64, dim: int = 5
         }
         spent = trials.milliseconds_in_turn(ways, 3)
     return [
-        {"model": name, "seed": seed, "per_second": 1e3 * candidates / ms, "apart": apart[name]}
+        {"model": name, "seed": seed, "candidates/s": 1e3 * candidates / ms, "apart": apart[name]}
         for name, ms in spent.items()
     ]

@@ -190,7 +190,7 @@ class NextItem(L.LightningModule):
     def evaluate(self, data: SequenceParts, part: str = "test") -> dict[str, float]:
         """HR@10 and NDCG@10 over all targets of a part."""
         found = self.ranks(getattr(data, part))
-        return {"hr": hit(found).mean().item(), "ndcg": ndcg(found).mean().item()}
+        return {"HR@10": hit(found).mean().item(), "NDCG@10": ndcg(found).mean().item()}
 
     def count_parameters(self) -> dict[str, int]:
         table = self.items.weight.numel()
