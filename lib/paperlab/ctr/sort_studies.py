@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .. import loop, metrics, trials
 from ..nn.transformer import candidate_mask, causal_mask
-from .sort import SORT, Generative, one_at_a_time
+from . import real_requests
+from .sort import SORT, Generative, kept_queries, one_at_a_time
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .real_requests import RequestLog
     from .worlds.requests import Requests, RequestWorld
 
+PRE_RATE = 0.004  # of the pre-training
 ON_CPU = {"precision": "32-true", "accelerator": "cpu"}
 TABLES = {  # start of the item table, and what training does to it
     "scratch": {},
@@ -35,24 +37,25 @@ PARTS = {  # components of a SORT with two layers and a window; the widths make 
 }
 
 
-def pre_trained(
-    world: RequestWorld | RequestLog, seed: int, *, dim: int = 32, **options
-) -> tuple[Float[Tensor, "V D"], dict]:
-    """The item table of `Generative`, trained on the histories of the training part, and its row.
+def pre_trained(world: RequestWorld | RequestLog, seed: int, **options) -> Float[Tensor, "V D"]:
+    """The item table of `Generative`, trained on the histories of the training part.
 
-    options: of `trials.compare`: rates, epochs, batch_size.
+    options: of `paperlab.loop.fit`: epochs, batch_size. The weights are those of the epoch with the
+    best validation loss.
     """
-    build = {"GPSD": lambda world, _: Generative(world.vocabulary, dim)}
-    row, model = next(trials.compare(build, world, seeds=[seed], **ON_CPU, **options))
-    return model.tokens.items.weight.detach(), row
+    torch.manual_seed(seed)
+    model = Generative(world.vocabulary, lr=PRE_RATE)
+    loop.fit(model, world, seed=seed, **options, **ON_CPU)
+    return model.tokens.items.weight.detach()
 
 
 def tables(
     world: RequestWorld | RequestLog, seed: int, cells: Sequence[str], **options
 ) -> dict[str, dict]:
-    """The settings of the cells of `TABLES`, after a pre-training with ``options``."""
-    table, _ = pre_trained(world, seed, **options)
-    arms = {}
+    """The settings of the cells of `TABLES`, after a pre-training with ``options`` for those it needs."""
+    table, arms = None, {}
+    if any("transfer" in TABLES[name] for name in cells):
+        table = pre_trained(world, seed, **options)
     for name in cells:
         rest = dict(TABLES[name])
         arms[name] = {"table": table} | rest if rest.pop("transfer", False) else rest
@@ -108,6 +111,70 @@ def _run(
     model = SORT(world.vocabulary, test.items.shape[1], **options)
     done = loop.fit(model, world, seed=seed, watch=watch, **how, **ON_CPU)
     return done, scores | {"best": model.eval().predict(test).flatten()}
+
+
+def item_rate(world: RequestWorld | RequestLog) -> Float[Tensor, " n"]:
+    """A trivial rival's scores of the test part: the candidate's click rate in training.
+
+    Rates are drawn to the mean rate as if each item had ten more rows of it.
+    """
+    shown, clicks = (x.flatten() for x in (world.train.candidates, world.train.labels))
+    zeros = torch.zeros(world.vocabulary)
+    n, k = zeros.index_add(0, shown, torch.ones_like(clicks)), zeros.index_add(0, shown, clicks)
+    return ((k + 10 * clicks.mean()) / (n + 10))[world.test.candidates.flatten()]
+
+
+def rival(world: RequestWorld | RequestLog, seed: int) -> dict:
+    """The row of `item_rate`, with the columns of `trained`'s that it can have."""
+    auc = metrics.exact_auc(item_rate(world), world.test.probability.flatten())
+    row = {"model": "item's click rate", "seed": seed, "auc": auc, "last": auc, "dense": 0}
+    return row | {"log": world.name, "best epoch": None, "lr": None, "edge": False, "seconds": 0.0}
+
+
+def kuairand(
+    seeds: Sequence[int],
+    cells: Sequence[str],
+    *,
+    rates: Sequence[float],
+    epochs: int,
+    batch_size: int = 96,
+) -> tuple[list[dict], dict[tuple[str, int], Tensor], RequestLog]:
+    """The cells on KuaiRand, beside the rival.
+
+    Returns rows, the scores of the test part by arm and seed, and the log; the scores of the last
+    epoch's weights are those of the arm "NAME, last epoch".
+    """
+    log = real_requests.load()
+    how = {"epochs": epochs, "batch_size": batch_size}
+    rows, scores = [rival(log, seed) for seed in seeds], {}
+
+    def arms(log: RequestLog, seed: int) -> dict[str, dict]:
+        return tables(log, seed, cells, **how)
+
+    for row, _, found in trained(arms, [(seed, log) for seed in seeds], rates=rates, **how):
+        rows.append(row)
+        scores[row["model"], row["seed"]] = found["best"]
+        scores[row["model"] + ", last epoch", row["seed"]] = found["last"]
+    return rows, scores, log
+
+
+def first_held(
+    length: int, window: int | None, last: int | None, layers: int
+) -> Float[Tensor, "T T"]:
+    """The first layer after which a token holds another, NaN where none does; 0 for itself.
+
+    Tokens are the events of a history, without BOS and SEP, and a candidate.
+    """
+    reads, event = candidate_mask(causal_mask(length, window), 1), torch.arange(length + 1)
+    holds, left = torch.eye(length + 1, dtype=torch.bool), event >= 0
+    first = torch.where(holds, 0.0, torch.nan)
+    kept = kept_queries(torch.tensor(length), layers, last)
+    for layer, count in enumerate(kept.tolist(), 1):
+        stays = event >= length - count
+        now = (reads & left & stays[:, None]).float() @ holds.float() > 0
+        first[now & ~holds] = layer
+        holds, left = holds | now, stays
+    return first
 
 
 @torch.no_grad()
