@@ -102,10 +102,15 @@ class _Trained(L.LightningModule):
     """Training of a model on requests: AdamW as in the paper, Lightning's hooks of `loop.fit`."""
 
     lr = 4e-3
+    slow = 1.0  # factor of the item table's rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        weights = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        table = self.tokens.items.weight
+        rest = [p for p in self.parameters() if p is not table]
+        groups = [{"params": rest}, {"params": [table], "lr": self.slow * self.lr}]
+        return torch.optim.AdamW(
+            groups, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
 
     def check(self, world: RequestWorld) -> None:
         """Refuse labels that are not 0 or 1."""
@@ -188,7 +193,8 @@ class SORT(_Trained):
     window: events that an event reads, itself included; None: all earlier ones.
     last: history tokens that the last layer still computes; None: all.
     gate, qk_norm, special (BOS and SEP): the paper's components. match: see `MatchHead`.
-    table, freeze: item vectors to begin with, and whether they stay. lr: AdamW's rate.
+    table, freeze: item vectors to begin with, and whether they stay. lr: AdamW's rate; that of the
+    table is ``slow`` times it.
     Raises ValueError for sizes out of range.
     """
 
@@ -211,12 +217,13 @@ class SORT(_Trained):
         match: bool = True,
         table: Float[Tensor, "V k"] | None = None,
         freeze: bool = False,
+        slow: float = 1.0,
         lr: float = 4e-3,
     ):
         checks.whole(vocabulary=vocabulary, length=length, dim=dim, layers=layers)
-        checks.positive(lr=lr)
+        checks.positive(slow=slow, lr=lr)
         super().__init__()
-        self.lr, self.length, self.ends = lr, length, int(special)
+        self.lr, self.slow, self.length, self.ends = lr, slow, length, int(special)
         checks.inside(f"[0, {length}]", last=last or 0)
         self.last = last
         self.slots = kept_queries(torch.tensor(length), layers, last).tolist()
