@@ -252,7 +252,7 @@ class OnePiece(L.LightningModule):
 
     def configure_optimizers(self):
         """Adam, its rate falling to 0 over the run."""
-        adam = torch.optim.Adam(self.parameters(), lr=self.lr)
+        adam = torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
         steps = self.trainer.estimated_stepping_batches
         falls = torch.optim.lr_scheduler.LambdaLR(adam, lambda k: max(1 - k / steps, 0.0))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": falls, "interval": "step"}}

@@ -60,10 +60,12 @@ class Studies:
         seed: int,
         rate: float | None = None,
         share: int = 1,
+        longer: int = 1,
     ) -> Iterator[tuple[dict, OnePiece]]:
         """A row of results and the model of each arm.
 
-        rate: instead of a search. share: how many groups a request is cut into.
+        rate: instead of a search. share: how many groups a request is cut into. longer: factor of
+        the passes.
         """
         for name, options in arms.items():
             known = self.chosen.get((place, name), rate)
@@ -74,7 +76,7 @@ class Studies:
                 seeds=[seed],
                 rates=tried,
                 widen=int(len(tried) > 1),
-                epochs=self.epochs,
+                epochs=longer * self.epochs,
                 batch_size=self.batch * share,
                 precision="32-true",
                 accelerator="cpu",
@@ -138,10 +140,18 @@ class Studies:
                 found.append(row | {"within": None})
         return found
 
+    def longer(self, rows: int, test: int, seed: int) -> list[dict]:
+        """A step against a layer, each with three times the passes, at the rates of `steps`."""
+        world, found = groups("sub", rows, test=test, seed=seed), []
+        for name, own in (("2 layers", "visible"), ("1 layer, 1 step",) * 2):
+            arm, rate = {name: (SIGHT | STEPS)[own]}, self.chosen["sub", own]
+            found += [r for r, _ in self.train("longer", world, arm, seed, rate, longer=3)]
+        return [r | {"passes": 3 * self.epochs} for r in found]
+
     def judged(
         self, queries: int, seeds: Sequence[int]
     ) -> tuple[list[dict], dict, dict, Float[Tensor, "G C"]]:
-        """Visible and invisible candidates on Home Depot's products, beside the cosine.
+        """Visible and invisible candidates on Home Depot's products, beside the cosine; 5 x the passes.
 
         Returns rows; scores of all test products by (model, seed); AUCs of the test queries that
         have products of both kinds, likewise; labels of the test products.
