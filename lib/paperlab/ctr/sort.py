@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 FLAGS = 3  # kinds of events: see `worlds.requests`
 
 
-def kept_queries(length: int, layers: int, last: int | None) -> list[int]:
-    """History tokens that each layer computes: falling linearly to ``last`` in the last layer.
+def kept_queries(
+    events: Int[Tensor, "*rows"], layers: int, last: int | None
+) -> Int[Tensor, "*rows N"]:
+    """Events that each layer still computes: falling linearly to ``last`` in the last layer.
 
-    length: of the history. last: in [0, length]; None: no pruning.
+    events: of a history, without padding. layers: N >= 1. last: >= 0; None: no pruning.
     """
-    checks.whole(0, length=length)
     checks.whole(layers=layers)
-    if last is None:
-        return [length] * layers
-    checks.inside(f"[0, {length}]", last=last)
-    return [round(length + (last - length) * (k + 1) / layers) for k in range(layers)]
+    checks.whole(0, last=0 if last is None else last)
+    excess = torch.zeros_like(events) if last is None else (events - last).clamp(min=0)
+    return torch.stack([events - excess * (k + 1) // layers for k in range(layers)], -1)
 
 
 def token_ratio(length: int, candidates: int) -> float:
@@ -102,10 +102,15 @@ class _Trained(L.LightningModule):
     """Training of a model on requests: AdamW as in the paper, Lightning's hooks of `loop.fit`."""
 
     lr = 4e-3
+    slow = 1.0  # factor of the item table's rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        weights = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        table = self.tokens.items.weight
+        rest = [p for p in self.parameters() if p is not table]
+        groups = [{"params": rest}, {"params": [table], "lr": self.slow * self.lr}]
+        return torch.optim.AdamW(
+            groups, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
 
     def check(self, world: RequestWorld) -> None:
         """Refuse labels that are not 0 or 1."""
@@ -188,7 +193,8 @@ class SORT(_Trained):
     window: events that an event reads, itself included; None: all earlier ones.
     last: history tokens that the last layer still computes; None: all.
     gate, qk_norm, special (BOS and SEP): the paper's components. match: see `MatchHead`.
-    table, freeze: item vectors to begin with, and whether they stay. lr: AdamW's rate.
+    table, freeze: item vectors to begin with, and whether they stay. lr: AdamW's rate; that of the
+    table is ``slow`` times it.
     Raises ValueError for sizes out of range.
     """
 
@@ -211,13 +217,16 @@ class SORT(_Trained):
         match: bool = True,
         table: Float[Tensor, "V k"] | None = None,
         freeze: bool = False,
+        slow: float = 1.0,
         lr: float = 4e-3,
     ):
         checks.whole(vocabulary=vocabulary, length=length, dim=dim, layers=layers)
-        checks.positive(lr=lr)
+        checks.positive(slow=slow, lr=lr)
         super().__init__()
-        self.lr, self.length, self.ends = lr, length, int(special)
-        self.kept = kept_queries(length, layers, last)
+        self.lr, self.slow, self.length, self.ends = lr, slow, length, int(special)
+        checks.inside(f"[0, {length}]", last=last or 0)
+        self.last = last
+        self.slots = kept_queries(torch.tensor(length), layers, last).tolist()
         self.tokens = Tokens(vocabulary, dim, table, freeze)
         self.special = nn.Parameter(torch.randn(2, dim)) if special else None  # BOS, SEP
         options = {"qk_norm": qk_norm, "gate": "sigmoid" if gate else None}
@@ -244,14 +253,14 @@ class SORT(_Trained):
         at = share_position(present_positions(present), present, chosen.shape[1])
         mask = candidate_mask(self.context, chosen.shape[1]).to(x.device)
         there = torch.cat([present, present.new_ones(chosen.shape[:2])], 1)
-        tokens = torch.arange(x.shape[1], device=x.device)  # those that the layers still compute
-        for block, kept in zip(self.blocks, self.kept, strict=True):
-            event = tokens - self.ends  # its place in the history
-            stays = (event < 0) | (event >= self.length - kept)
-            keep = stays.nonzero().squeeze(1)
-            reads = mask[tokens[keep]][:, tokens][None] & there[:, tokens][:, None]
-            x, _ = block(x, at[:, tokens], reads, keep)
-            tokens = tokens[keep]
+        event = torch.arange(x.shape[1], device=x.device) - self.ends  # place in the history
+        kept = kept_queries(batch.present.sum(1), len(self.blocks), self.last)
+        for block, slots, own in zip(self.blocks, self.slots, kept.unbind(1), strict=True):
+            keep = ((event < 0) | (event >= self.length - slots)).nonzero().squeeze(1)
+            x, _ = block(x, at, mask[keep] & there[:, None], keep)
+            event, at, mask = event[keep], at[:, keep], mask[keep][:, keep]
+            # a row with fewer events than slots keeps fewer: what it drops is never read again
+            there = there[:, keep] & ((event < 0) | (event >= self.length - own[:, None]))
         return self.head(self.norm(x[:, -chosen.shape[1] :]), chosen)
 
     def training_step(self, batch: Requests, batch_idx: int) -> Float[Tensor, ""]:
