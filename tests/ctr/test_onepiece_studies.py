@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from paperlab.ctr import judged_groups, onepiece_studies
 from paperlab.ctr.onepiece import OnePiece
 from paperlab.ctr.onepiece_studies import Studies
@@ -61,7 +60,11 @@ def test_tasks_are_judged_by_orders():
 @pytest.fixture
 def judged(monkeypatch):
     """Sixty queries of four or seven products; a title's grade is known from its number."""
-    pairs = [(f"query {q}", f"title {q} {k}", 1 + k % 3) for q in range(60) for k in range(4 + 3 * (q % 2))]
+    pairs = [
+        (f"query {q}", f"title {q} {k}", 1 + k % 3)
+        for q in range(60)
+        for k in range(4 + 3 * (q % 2))
+    ]
     query, title, grade = zip(*pairs, strict=True)
     found = Judgments("home-depot-search", query, title, torch.tensor(grade).double().numpy())
     monkeypatch.setattr(judged_groups.data, "load", lambda name: found)
