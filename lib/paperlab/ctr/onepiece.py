@@ -36,14 +36,10 @@ if TYPE_CHECKING:
     from .worlds.groups import Groups, GroupWorld
 
 
-# pure functions --------------------------------------------------------------------------------
-
-
 def base_mask(context: int, block: int, see: bool) -> Bool[Tensor, "n n"]:
-    """Who reads whom among ``context`` tokens, then ``block`` candidates.
+    """Who reads whom among context tokens, then candidates: all read all (the paper).
 
-    see: all read all (the paper). Otherwise candidates are invisible: each reads the context and
-    itself, and the context reads no candidate.
+    Without ``see`` a candidate reads the context and itself, and the context reads no candidate.
     """
     if see:
         return torch.ones(context + block, context + block, dtype=torch.bool)
@@ -61,9 +57,9 @@ def step_mask(context: int, block: int, blocks: int, see: bool) -> Bool[Tensor, 
 
 
 def attention_pairs(length: int, block: int, steps: int = 0, layers: int = 1) -> int:
-    """Pairs of query and key of a request: layers * (N^2 + sum over k of M (N + k M)).
+    """Pairs of query and key, keys cached: layers * (N^2 + sum over k of M (N + k M)).
 
-    length: N, all base tokens. block: M. The steps' share assumes cached keys and values.
+    length: N, all base tokens. block: M.
     """
     checks.whole(0, steps=steps)
     more = sum(block * (length + k * block) for k in range(1, steps + 1))
@@ -126,9 +122,6 @@ def retrieval_loss(
     return F.binary_cross_entropy_with_logits(score, labels) + sum(both)
 
 
-# modules ---------------------------------------------------------------------------------------
-
-
 class Tokens(nn.Module):
     """A request's tokens in the order IH, PA, SD, CIS; an example of requests gives the sizes."""
 
@@ -156,7 +149,7 @@ class Reasoner(nn.Module):
     """The backbone and its steps: tokens to the states Z_0, ..., Z_K of their last M rows.
 
     see: whether the rows of a block read each other (and the context reads them).
-    plain: a weight-tied loop instead, without step embeddings and without the earlier blocks.
+    plain: a weight-tied loop instead, without step embeddings and earlier blocks.
     """
 
     def __init__(
@@ -284,10 +277,7 @@ class OnePiece(L.LightningModule):
         )
 
     def evaluate(self, world: GroupWorld, part: str = "test") -> dict[str, float]:
-        """Validation: the tasks' mean pooled AUC. Test: pooled and within-group AUC of every task.
-
-        The test part is scored by the known probabilities, without the noise of its labels.
-        """
+        """Validation: the tasks' mean pooled AUC of labels. Test: both AUCs of probabilities."""
         rows: Groups = getattr(world, part)
         scores, found = self.predict(rows).unbind(2), {}
         if part == "valid":
