@@ -2,16 +2,14 @@
 
 A request is one sequence of tokens: interaction history (IH), preference anchors of the query (PA),
 descriptors of user and query (SD), and in ranking the C candidates (CIS), without positions. A
-bidirectional transformer encodes it. Its last M rows are the block Z_0, and each reasoning step runs
-the same layers on the block again:
+bidirectional transformer encodes it. Its last M rows are the block Z_0. Reasoning step k, supervised
+by one task from dense to sparse (click, cart, order), runs the same layers on the block again:
 
     Z_k = backbone(Z_{k-1} + E[k]), which reads the base tokens and the blocks 1 to k
 
-Step k is supervised by one task, from dense to sparse: click, cart, order.
-
-Not in the paper, and chosen here: sizes, the optimiser, the temperature, RMS norms and SwiGLU in
-place of LayerNorm and a plain feed-forward (`nn.transformer.Block`), and no dropout. Losses are
-means, not sums. Ranking is trained; the losses of retrieval are functions only.
+Not in the paper, and chosen here: sizes, optimiser, temperature, RMS norms and SwiGLU in place of
+LayerNorm and a plain feed-forward (`nn.transformer.Block`), no dropout. Losses are means, not sums.
+Ranking is trained; the losses of retrieval are functions only.
 """
 
 from __future__ import annotations
@@ -69,9 +67,9 @@ def attention_pairs(length: int, block: int, steps: int = 0, layers: int = 1) ->
 def set_contrastive(
     scores: Float[Tensor, "B C"], labels: Float[Tensor, "B C"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Mean over positives of -ln softmax of their score over the whole group; 0 without positives.
+    """Mean over positives of -ln softmax of their score over the group; 0 without positives.
 
-    It does not change when a constant is added to all scores of a group. 0 for groups of one.
+    A constant that is added to all scores of a group changes nothing. 0 for groups of one.
     """
     chosen = labels * (scores / temperature).log_softmax(1)
     return -chosen.sum() / labels.sum().clamp(min=1)
@@ -197,8 +195,8 @@ class OnePiece(L.LightningModule):
     example: requests whose sizes are the model's.
     at: for each task the step that it is read from and that it supervises: (1, 2, 3) is the paper's
         progressive supervision, (3, 3, 3) all tasks at the last step, (0,) one task, no reasoning.
-    see, plain: of `Reasoner`. temperature: of the set-contrastive loss; None leaves it out.
-    lr: Adam's rate. Raises ValueError for sizes out of range.
+    see, plain: of `Reasoner`. temperature: of the set-contrastive loss; None leaves it out. lr: Adam's.
+    Raises ValueError for sizes out of range.
     """
 
     select = ("auc", "higher")
