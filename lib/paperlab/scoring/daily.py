@@ -49,7 +49,7 @@ def score(
     sides = {"users": data.notes["side"], "statistics": data.notes["statistics"]}
     options = {"epochs": epochs, "batch_size": batch_size or min(ROWS, rows_a_step(data))}
     study = Study(sides, options, copies)
-    study.choose(dict.fromkeys(contenders, [data]), rates, alphas, seeds[0])
+    study.choose({name: [data] for name in contenders}, rates, alphas, seeds[0])
     rows, units, weights = [], {}, None
     for seed in seeds:
         for name in contenders:
