@@ -40,14 +40,14 @@ def test_try_gives_the_numbers_of_the_notebooks_real_section(tried):
     sides = {"users": ["city", *past[:2]], "statistics": ["length", *past]}
     study = elbo_tds_study.Study(sides, {"epochs": 1, "batch_size": 128}, 2)
     names = ["ELBO", "linear", "jitter"]
-    study.choose(dict.fromkeys(names, log()), TINY["rates"], TINY["alphas"], 0)
+    study.choose({name: [log()] for name in names}, TINY["rates"], TINY["alphas"], 0)
     rows, units, weights = elbo_tds_study.kuairand(study, log(), names, [0, 1])
     for row in rows:
         [mine] = [r for r in found.scores.rows if all(r[k] == row[k] for k in ("model", "seed"))]
         for column in ("user-AUC", "auc", "valid_auc", "lr", "alpha"):
             assert mine[column] == row[column]
-    for key, aucs in units.items():
-        assert (found.scores.units[key] == aucs * weights).all()
+    for key, sums in units.items():
+        assert (found.scores.units[key] == sums).all()
     assert (found.scores.weights == weights).all()
     assert len(lines) == len(rows) == 6
 

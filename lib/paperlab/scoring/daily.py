@@ -37,7 +37,7 @@ def score(
 
     data: of kind daily, see `paperlab.data.own.daily`.
     contenders: names of `paperlab.feedback.elbo_tds_study.ARMS`.
-    rates: Adam's; one more where the best lies at an end. alphas: weights of the self-supervised loss.
+    rates: Adam's; while any best lies at an end, one beyond it for all. alphas: weights of the self-supervised loss.
     copies: augmented copies of that loss. epochs: passes.
     batch_size: 0 takes `paperlab.scoring.clicks.rows_a_step`, 512 at most.
     Raises ValueError where no user of the test part has both labels.
@@ -49,13 +49,13 @@ def score(
     sides = {"users": data.notes["side"], "statistics": data.notes["statistics"]}
     options = {"epochs": epochs, "batch_size": batch_size or min(ROWS, rows_a_step(data))}
     study = Study(sides, options, copies)
-    study.choose(dict.fromkeys(contenders, data), rates, alphas, seeds[0])
+    study.choose({name: [data] for name in contenders}, rates, alphas, seeds[0])
     rows, units, weights = [], {}, None
     for seed in seeds:
         for name in contenders:
             [row], own, weights = kuairand(study, data, [name], [seed])
             rows.append(row | {"edge": False})
-            units |= {key: aucs * weights for key, aucs in own.items()}
+            units |= own
             tell(told(rows[-1], "user-AUC", row["user-AUC"]))
     column = [f.name for f in data.schema.categorical].index(sides["statistics"][-1])
     aucs, _ = user_auc(data.test.ids[:, column].float(), data)
@@ -64,7 +64,7 @@ def score(
     rows += [blank | {"seed": seed, "user-AUC": mean, "auc": None} for seed in seeds]
     units |= {(FLOOR, seed): aucs * weights for seed in seeds}
     most = max(moved(data, sides["statistics"]), key=lambda row: row["moved"])
-    edges = study.edges()
+    edges = [f"{s['model']} ({key})" for s in study.settings() for key in s["edge"]]
     return Scores(
         rows,
         "user-AUC",
