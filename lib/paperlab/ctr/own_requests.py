@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..data.own.requests import ShownRequests
 
 MOST = 16  # candidates of a group whose size is not given
-KEPT = 0.9  # share of the candidates that groups of this size must hold
+KEPT = 0.85  # share of the candidates that groups of this size must hold
 PRIOR = 10  # rows of the mean rate that a past share is drawn to, as `sort_studies.item_rate`
 
 
@@ -90,7 +90,7 @@ class Cut:
 def cut(data: ShownRequests, length: int = 32, candidates: int = 0) -> Cut:
     """Groups of ``candidates`` after histories of ``length`` events.
 
-    candidates: 2 or more; 0 takes the largest size up to 16 at which at least nine tenths of the
+    candidates: 2 or more; 0 takes the largest size up to 16 at which at least 85 % of the
         candidates stand in groups, else 2.
     Raises ValueError for sizes out of range, and where no request has so many candidates.
     """

@@ -49,7 +49,10 @@ def score(
     for name in SPLITS:
         labels = getattr(log, name).labels
         if min((labels == k).sum() for k in (0, 1)) < 2:
-            raise ValueError(f"{data.name}.{name}: {labels.numel():,} candidates in groups, almost all of one label: no AUC")  # fmt: skip
+            found = (
+                f"{data.name}.{name}: {labels.numel():,} candidates in groups of {labels.shape[1]}"
+            )
+            raise ValueError(f"{found}, fewer than two of one label: no AUC")
     y, users = log.test.labels, log.test.group
     mixed = y.min(1)[0] < y.max(1)[0]
     if not mixed.any():
@@ -86,8 +89,8 @@ def score(
         clusters=users.repeat_interleave(y.shape[1])[picked].numpy(),
         notes=[
             *within([*contenders], evidence.Units(inside, clusters=users[mixed].numpy())),
-            f"groups of {y.shape[1]} candidates: {cut.shown.size:,} of {len(data):,} candidates; "
-            f"{mixed.sum():,} of {len(y):,} test groups have both labels",
+            f"groups of {y.shape[1]}: {cut.shown.size:,} of {len(data):,} candidates, the others "
+            f"stand in histories alone; {mixed.sum():,} of {len(y):,} test groups have both labels",
             *at_edges(rows),
         ],
     )
