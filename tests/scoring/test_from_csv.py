@@ -156,7 +156,7 @@ def test_purchases_in_the_order_of_time(project, paperlab):
 def test_requests_with_their_candidates(project, paperlab):
     draw, rows = np.random.default_rng(0), []
     for k in range(260):
-        user, size = draw.integers(8), 1 if k < 20 else draw.choice([4, 4, 4, 4, 7])
+        user, size = draw.integers(8), 1 if k < 20 else draw.choice([4, 4, 4, 4, 4, 4, 7])
         for item in draw.choice(25, size, replace=False):
             click = int(draw.random() < 0.2 + 0.5 * (item % 2))
             rows.append(f"r{k},s{item % 3},{user},{item},{1_700_000_000 + k // 2},{click}")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import evidence, metrics
+from .. import intervals, metrics
 from ..ctr import own_requests, sort_studies
 from ..data.store import SPLITS
 from .clicks import JUDGED, at_edges, sample, told
 from .scores import Scores
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from ..data.own.requests import ShownRequests
@@ -88,7 +88,7 @@ def score(
         labels=y.flatten()[picked].numpy().astype(bool),
         clusters=users.repeat_interleave(y.shape[1])[picked].numpy(),
         notes=[
-            *within([*contenders], evidence.Units(inside, clusters=users[mixed].numpy())),
+            *within([*contenders], seeds, inside, users[mixed].numpy()),
             f"groups of {y.shape[1]}: {cut.shown.size:,} of {len(data):,} candidates, the others "
             f"stand in histories alone; {mixed.sum():,} of {len(y):,} test groups have both labels",
             *at_edges(rows),
@@ -96,14 +96,20 @@ def score(
     )
 
 
-def within(names: Sequence[str], units: evidence.Units) -> list[str]:
+def within(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    values: Mapping[tuple[str, int], Float[np.ndarray, " G"]],
+    users: Int[np.ndarray, " G"],
+) -> list[str]:
     """The first contender against each other one by the mean AUC of groups, with 95 % intervals."""
+    by_name = {name: np.stack([values[name, seed] for seed in seeds]) for name in names}
     lines = []
-    for other in names[1:]:
-        gap = evidence.paired_units(units, names[0], other).estimate
+    for name in names[1:]:
+        gap = intervals.two_level(by_name[names[0]], by_name[name], clusters=users)
         low, high = gap.interval()
         lines.append(
-            f"within groups: {names[0]} against {other}: {gap.value:+.4f} AUC [{low:+.4f}, {high:+.4f}]"
+            f"within groups: {names[0]} against {name}: {gap.value:+.4f} AUC [{low:+.4f}, {high:+.4f}]"
         )
     return lines
 
