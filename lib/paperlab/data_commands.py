@@ -22,6 +22,7 @@ class _NamesToo(TyperGroup):
 
 
 FIELDED = "clicks, funnel, amounts, delays"  # kinds of logs of fields
+TIMED = "daily, stream, sequences"  # kinds that need user, item and time
 
 app = typer.Typer(cls=_NamesToo, invoke_without_command=True)
 
@@ -67,7 +68,7 @@ def add(
         typer.Argument(help=".csv, .tsv, .jsonl, .parquet, each also .gz, or folders of them"),
     ],
     kind: Annotated[
-        str, typer.Option(help=f"{FIELDED}, sequences, preferences, bandit, relevance or problems")
+        str, typer.Option(help=f"{FIELDED}, {TIMED}, preferences, bandit, relevance or problems")
     ] = "clicks",
     name: Annotated[str | None, typer.Option(help="of the set; the file's by default")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a set of this name")] = False,
@@ -75,10 +76,12 @@ def add(
         bool, typer.Option("--dry-run", help="show columns and five rows; write nothing")
     ] = False,
     seed: Annotated[int | None, typer.Option(help=f"of the split; {FIELDED}, sequences")] = None,
-    user: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, sequences")] = None,
-    time: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, sequences")] = None,
+    user: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, {TIMED}")] = None,
+    time: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, {TIMED}")] = None,
     drop: Annotated[str | None, typer.Option(help="columns to leave out: a,b")] = None,
-    label: Annotated[str | None, typer.Option(help="column of 0 and 1; clicks")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="column of 0 and 1; clicks, daily, stream")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="columns of 0 and 1, dense to sparse: a,b; funnel")
     ] = None,
@@ -92,21 +95,28 @@ def add(
         str | None, typer.Option(help="of the observation: a column of times, or a time; delays")
     ] = None,
     days: Annotated[
-        int | None, typer.Option(help="within which a conversion counts (7); delays")
+        int | None,
+        typer.Option(help="within which a conversion counts (7), delays; to test (3), daily"),
     ] = None,
-    numeric: Annotated[str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}")] = None,
+    numeric: Annotated[
+        str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}, daily")
+    ] = None,
     categorical: Annotated[
-        str | None, typer.Option(help=f"columns of categories: a,b; {FIELDED}")
+        str | None, typer.Option(help=f"columns of categories: a,b; {FIELDED}, daily")
+    ] = None,
+    user_fields: Annotated[
+        str | None, typer.Option(help="fields of the user, not the item: a,b; daily")
     ] = None,
     split: Annotated[str | None, typer.Option(help=f"time, user or random; {FIELDED}")] = None,
     label_threshold: Annotated[
         float | None, typer.Option(help="from which a graded label is 1; clicks")
     ] = None,
     min_count: Annotated[
-        int | None, typer.Option(help="training rows that give a value an id (2); " + FIELDED)
+        int | None,
+        typer.Option(help=f"training rows that give a value an id (2); {FIELDED}, daily"),
     ] = None,
     numbers: Annotated[str | None, typer.Option(help="buckets or standardised; clicks")] = None,
-    item: Annotated[str | None, typer.Option(help="column; sequences")] = None,
+    item: Annotated[str | None, typer.Option(help=f"column; {TIMED}")] = None,
     category: Annotated[str | None, typer.Option(help="column; sequences")] = None,
     behaviour: Annotated[
         str | None, typer.Option(help="COLUMN=VALUE of the events that count; sequences")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from paperlab import data, loop, metrics
 from paperlab.ctr import raw_criteo
-from paperlab.ctr.recis import InOrder, Recis, codes, contenders, frequent
+from paperlab.ctr.recis import Recis, codes, contenders, frequent
 from paperlab.ctr.worlds.zipf_stream import zipf_stream
 from paperlab.data.formats.criteo import CATEGORIES
 from paperlab.nn.tables import BoundedTable, GrowingTable, HashedTable
@@ -61,7 +61,7 @@ def test_a_bounded_table_of_all_ids_is_the_exact_one():
 
 
 def test_a_stream_is_read_in_order():
-    batches = InOrder(LOG.train, 5_000)
+    batches = trained(GrowingTable).batches(LOG.train, 5_000, seed=0)
     assert [len(b.ids) for b in batches] == [5_000, 5_000, 2_000]
     assert torch.equal(torch.cat([b.ids for b in batches]), LOG.train.ids)
     batches.load_state_dict({"epoch": 1, "start": 2})
@@ -70,7 +70,7 @@ def test_a_stream_is_read_in_order():
 
 def test_a_part_with_too_few_rows_is_refused():
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        InOrder(LOG.train, 0)
+        trained(GrowingTable).batches(LOG.train, 0, seed=0)
     mixed = data.Schema((data.Field("a", size=3), data.Field("n", "numeric")))
     with pytest.raises(ValueError, match="categorical fields only"):
         Recis(mixed, GrowingTable)

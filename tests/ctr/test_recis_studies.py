@@ -81,8 +81,11 @@ def test_steps_of_merged_and_separate_tables():
 
 
 def test_eviction_bounds_the_rows():
-    scores, sizes = studies.drift(2_000, 0, [5], 0.03, 50)
-    assert [s["model"] for s in scores] == ["never evicted", "evicted after 5"]
-    kept, evicted = ([r["rows"] for r in sizes if r["model"] == s["model"]] for s in scores)
+    scores, sizes = studies.drift(2_000, 0, [5], [0.03], 50)
+    names = ["never evicted", "evicted after 5", "hashed 1/4", "bounded 1/4"]
+    assert [s["model"] for s in scores] == names
+    assert scores[2]["rows"] == scores[3]["rows"] and scores[2]["MB"] < scores[3]["MB"]
+    assert studies.tuned(scores)[0] == scores
+    kept, evicted = ([r["rows"] for r in sizes if r["model"] == s["model"]] for s in scores[:2])
     assert kept == sorted(kept) and max(evicted) < 0.5 * kept[-1]
     assert scores[0]["MB"] == kept[-1] * 104 / 1e6

@@ -173,7 +173,7 @@ def test_what_cannot_be_made_is_one_line(kind, frame, options, message):
 @pytest.mark.parametrize(
     ("kind", "columns", "hint"),
     [
-        ("preferences", ["user", "item", "time", "shop"], "; these fit --kind sequences"),
+        ("preferences", ["user", "item", "time", "shop"], "; these fit --kind sequences or stream"),
         ("clicks", ["prompt", "chosen", "rejected"], "; these fit --kind preferences"),
         ("bandit", ["prompt", "answer", "label"], "; these fit --kind clicks or problems"),
         ("problems", ["query", "document"], ""),

@@ -176,6 +176,28 @@ def test_local_forms(shelf):
         assert (log.events.times is not None) == timed
 
 
+def test_movielens_1m_joins_its_parts(shelf):
+    """Training items, then the two of validation where a user has them, then the test's."""
+    users = pl.DataFrame(
+        {
+            "user": [1, 2],
+            "items": [[1, 2, 3], [3, 1, 2, 7]],
+            "val_items": [[4, 5], None],
+            "test_item": [6, 4],
+        },
+        schema_overrides={k: pl.List(pl.Int32) for k in ("items", "val_items")},
+    )
+    (shelf / "movielens-1m-sequences").mkdir()
+    users.write_parquet(shelf / "movielens-1m-sequences" / "sequences.parquet")
+    log = data.load("movielens-1m-sequences")
+    assert log.events.times is None and fields(log) == ["item"]
+    code = {item: log.events.ids[k, 0].item() for k, item in enumerate([1, 2, 3, 4, 5, 6])}
+    assert len(set(code.values())) == 6
+    second = log.events.ids[6:, 0].tolist()
+    assert second[:3] + second[4:] == [code[i] for i in (3, 1, 2, 4)]
+    assert second[3] not in code.values()
+
+
 def test_names_parts_options_and_missing_files_are_one_line(shelf):
     for name, options, message in (
         (
@@ -205,6 +227,7 @@ REAL = {  # users, items, events; as published, or as the copy's notes count wha
     ("amazon-5core-s3rec", "toys_and_games"): (19_412, 11_924, 167_597),
     ("amazon-sasrec", "beauty"): (40_174, 54_502, 353_494),
     ("movielens-100k-sequences", None): (943, 1682, 100_000),
+    ("movielens-1m-sequences", None): (6040, 3416, 994_083),
     ("amazon-sasrec", "video_games"): (None, 23_715, 287_107),
     ("session-sequences", "diginetica"): (None, 43_097, 906_140),
     ("session-sequences", "nowplaying"): (None, 60_416, 953_381),

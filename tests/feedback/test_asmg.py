@@ -101,6 +101,20 @@ def test_the_residual_starts_at_the_latest_snapshot_and_linear_at_the_mean(run):
         assert all(torch.allclose(found[n], expected[n], atol=1e-6) for n in expected)
 
 
+def test_without_memory_each_snapshot_is_read_alone(run):
+    _, _, frozen = run
+    free = GRUGenerator(frozen[-1], [*TABLES], memory=False)
+    with torch.no_grad():
+        free.w.normal_()
+    bound = GRUGenerator(frozen[-1], [*TABLES])
+    bound.load_state_dict(free.state_dict())
+    whole, alone = free.blocks(frozen[2:5]), free.blocks(frozen[4:5])
+    state = free.zeros(whole)
+    last = {n: x[-1] for n, x in free(whole, state)[0].items()}
+    assert all(torch.equal(last[n], x[0]) for n, x in bound(alone, state)[0].items())
+    assert any(not torch.allclose(last[n], x[-1]) for n, x in bound(whole, state)[0].items())
+
+
 def test_rows_of_a_table_are_alike(run):
     _, _, frozen = run
     generator, order = GRUGenerator(frozen[-1], [*TABLES], residual=False), torch.randperm(201)

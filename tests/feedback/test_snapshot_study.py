@@ -29,7 +29,7 @@ def test_the_best_setting_by_hand():
 
 def test_every_method_reads_the_same_snapshots_and_gives_a_row(stream):
     study = Study(judged=3, trials=1)
-    chosen = study.choose({}, SETTING, TRIED)
+    chosen = study.choose({}, SETTING, TRIED, study.earlier)
     assert chosen["zero state"] == chosen["single period"] == chosen["ASMG"] == TRIED["ASMG"][0]
     found = [*study.compete(stream, 0, SETTING, chosen)]
     assert [row["model"] for row, _, _ in found] == [*TRIED]
@@ -46,12 +46,12 @@ def test_every_method_reads_the_same_snapshots_and_gives_a_row(stream):
 
 
 def test_numbers_are_chosen_on_periods_before_the_judged_ones(stream):
-    study = Study(judged=3, trials=4)
+    study = Study(judged=3, trials=5)
     names = ("EMA", "extrapolation", "popularity")
-    chosen = study.choose({0: stream}, SETTING, names)
+    chosen = study.choose({0: stream}, SETTING, names, study.earlier)
     wrong = [replace(p, values=1 - p.values) for p in stream.periods[-3:]]
     spoilt = Stream("spoilt", stream.schema, (*stream.periods[:-3], *wrong))
-    assert study.choose({0: spoilt}, SETTING, names) == chosen
+    assert study.choose({0: spoilt}, SETTING, names, study.earlier) == chosen
     base = study.base(stream, SETTING, 0)
     for name in names:  # a slow version of the choice
         found = {x: run(stream, study.method(name, base, x, 0))[0][-6:-3] for x in TRIED[name]}
@@ -77,7 +77,7 @@ def test_the_movement_of_an_extrapolation_is_its_step(stream, step):
 
 
 @pytest.mark.parametrize(
-    "options", [{"judged": 0}, {"trials": 5}, {"meta_batch": 0}, {"batch_size": 0}]
+    "options", [{"judged": 0}, {"trials": 6}, {"meta_batch": 0}, {"batch_size": 0}]
 )
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

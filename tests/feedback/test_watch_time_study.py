@@ -13,25 +13,82 @@ QUICK = {"epochs": 1, "batch_size": 256}
 
 
 def test_planted_rows_are_paired_and_of_one_size():
-    done = study.planted(["L1", "quantile bins"], 1, [3, 4], 300, 200, [0.003], **QUICK)
-    names = ["GR", "L1", "quantile bins", "constant", "true median", "true mean"]
+    rivals = ["L1", "quantile bins", "GR hard tokens"]
+    done = study.planted(rivals, [3, 4], 300, 200, [0.003], **QUICK)
+    names = ["GR", *rivals, "constant", "true median", "true mean"]
     assert {(r["model"], r["seed"]) for r in done.rows} == {(n, s) for n in names for s in (3, 4)}
     dense = [r["dense"] for r in done.rows if r["dense"]]
     assert max(dense) / min(dense) < 1.1
-    assert {r["model"] for r in done.ablations} == {"GR", *study.ABLATIONS}
-    assert len(done.readings) == 2 * 7 and len(done.curves) == 6
+    assert len(done.readings) == 2 * 7 and len(done.curves) == 8
     assert all(r["log mae"] == pytest.approx(math.log(r["mae"])) for r in done.rows)
-    [line] = study.exposure(done.rows)
+    line, hard = study.exposure(done.rows)
+    assert (line["model"], hard["model"]) == ("GR", "GR hard tokens")
     assert line["gap"] == pytest.approx(line["free"] - line["as trained"])
     with pytest.raises(ValueError, match="rivals must be one of"):
-        study.planted(["GRU"], 0, [0], 300, 200, [0.003], **QUICK)
+        study.planted(["GRU"], [0], 300, 200, [0.003], **QUICK)
 
 
-def test_rates_are_tried_once_and_kept():
-    done = study.planted(["L1"], 0, [0, 1], 300, 200, [0.001, 0.01], **QUICK)
+def test_rates_are_chosen_on_two_logs_without_rows():
+    done = study.planted(["L1"], [0, 1], 300, 200, [0.001, 0.01], **QUICK)
+    assert {r["seed"] for r in done.rows + done.curves} == {0, 1}
     for name in ("GR", "L1"):
         used = {r["lr"] for r in done.rows if r["model"] == name}
-        assert len(used) == 1 and used == {done.chosen[name]}
+        assert used == {done.chosen[name]}
+
+
+def fake(errors):
+    """A study whose trials have the validation MAE errors[seed](rate), and the trials made."""
+    done, made = study.Study([0.01, 0.1], {"epochs": 7}), []
+
+    def fit(name, log, build, seed, rates, epochs):
+        made.append((seed, rates[0], epochs))
+        return {"valid_mae": errors[seed](rates[0])}, None
+
+    done._fit = fit
+    return done, made
+
+
+def test_the_least_mean_of_two_logs_wins_and_an_end_is_widened():
+    errors = {5: lambda rate: abs(rate - 1), 6: lambda rate: abs(rate - 1.2)}
+    done, made = fake(errors)
+    done.choose(["GR"], [(None, {}, 5), (None, {}, 6)])
+    assert [rate for seed, rate, _ in made if seed == 5] == pytest.approx([0.01, 0.1, 1, 10])
+    assert {epochs for *_, epochs in made} == {3} and len(made) == 8
+    assert done.chosen["GR"] == pytest.approx(1) and not done.edges
+
+    def diverging(rate):
+        if rate > 0.05:
+            raise FloatingPointError("loss is NaN")
+        return rate
+
+    done, _ = fake({5: diverging})
+    done.choose(["GR"], [(None, {}, 5)])
+    assert done.chosen["GR"] == pytest.approx(0.0001) and done.edges == {"GR"}
+    split = {5: lambda rate: {0.01: 0, 0.1: 3}.get(rate, 9), 6: lambda rate: 6 if rate < 0.1 else 1}
+    done, _ = fake(split)  # means 3, 2
+    done.choose(["GR"], [(None, {}, 5), (None, {}, 6)])
+    assert done.chosen["GR"] == 0.1
+
+
+def test_a_best_rate_at_an_end_is_named():
+    done, made = fake({5: lambda rate: -rate})
+    done.choose(["GR"], [(None, {}, 5)])
+    assert len(made) == 2 + study.BEYOND and done.edges == {"GR"}
+    done, made = fake({5: lambda rate: 0.0})
+    done.rates = [0.003]
+    done.choose(["GR"], [])
+    assert done.chosen == {"GR": 0.003} and not made and not done.edges
+
+
+def test_worked_convergence():
+    rows = [
+        {"model": "a", "seed": seed, "epoch": k, "mae": mae}
+        for seed, maes in enumerate([[10, 9, 8, 8, 7.6, 9], [10, 5, 6, 6, 5.5, 6]])
+        for k, mae in enumerate(maes, 1)
+    ]
+    [line] = study.convergence(rows)
+    assert (line["best pass"], line["passes"]) == ((5 + 2) / 2, 6)
+    assert line["last third"] == pytest.approx((5 - 10) / 2)  # 8 -> 7.6, and 5 -> 5.5
 
 
 def test_worked_gains():
@@ -76,7 +133,7 @@ def test_real_units_by_user_keep_the_means():
     log = watch_time(300, test=120)
     log = replace(log, test=replace(log.test, users=torch.arange(120) % 9))
     done = study.kuairand(["L1"], [0, 1], [0.003], log, **QUICK)
-    assert {r["model"] for r in done.rows} == {"GR", "L1", "constant"}
+    assert {r["model"] for r in done.rows} == {"GR", "L1", "constant"} and len(done.curves) == 4
     units = done.units("L1", 0.01, 0.005)
     mae = sum(r["mae"] for r in done.rows if r["model"] == "L1") / 2
     zero = 0 * done.weights[None]

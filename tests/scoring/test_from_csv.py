@@ -15,7 +15,7 @@ ROOT = manifest.project_root()
 def project(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "pyproject.toml").touch()
-    for path in (ROOT / "notebooks").glob("30[123]_*"):
+    for path in (ROOT / "notebooks").glob("30[1-5]_*"):
         shutil.copy(path, tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAPERLAB_LOCAL", str(tmp_path / "local"))
@@ -116,3 +116,37 @@ def test_orders_that_come_late(project, paperlab):
     assert "on shop: ESDF against ESMM: " in out
     assert "of the conversions that came within 3 days" in out and "oracle " in out
     assert [v["text"] for v in verdicts(project)] == ["ESDF beats ESMM on shop"]
+
+
+def test_clicks_of_nine_days(project, paperlab):
+    draw, rows = np.random.default_rng(0), []
+    for _ in range(900):
+        item, moment = draw.integers(20), 1_700_000_000 + draw.integers(9 * 86_400)
+        rows.append(
+            f"u{draw.integers(40)},topic{item % 4},{item},{moment},{int(draw.random() < 0.2 + 0.5 * (item % 2))}"
+        )
+    rows[5], rows[6] = "u1,topic1,1,never,1", f"u1,topic1,1,{1_700_000_000},maybe"
+    messy(project / "days.csv", "user,topic,item,at,click", rows)
+    out = paperlab("data add days.csv --kind daily --time at --days 2")
+    assert "days: daily, " in out and "1 at is no time" in out and "1 click is not 0 or 1" in out
+    settings = "--set rates=0.01 --set alphas=0.1 --set epochs=1 --set batch_size=128"
+    out = paperlab(f"try elbo_tds --data days --seeds 0..1 --only linear {settings}")
+    assert "on days: ELBO against linear: " in out and "user-AUC" in out
+    assert [v["text"] for v in verdicts(project)] == ["ELBO beats linear on days"]
+
+
+def test_purchases_in_the_order_of_time(project, paperlab):
+    draw = np.random.default_rng(0)
+    rows = [f"u{draw.integers(40)},{int(30 * draw.random() ** 2)},{k}" for k in range(700)]
+    rows[5], rows[6] = "u1,,9", "u1,3,later"
+    messy(project / "shop.csv", "buyer,sku,at", rows)
+    words = "data add shop.csv --kind stream --user buyer --item sku --time at"
+    assert "700" in paperlab(f"{words} --dry-run") and not (project / "local").exists()
+    out = paperlab(words)
+    assert "shop: stream, 698 rows" in out and "1 sku is empty" in out and "1 at is no time" in out
+    settings = "--set periods=12 --set judged=3 --set trials=1 --set rates=0.01 --set passes=1"
+    out = paperlab(f"try asmg --data shop --seeds 0..1 --only EMA --only popularity {settings}")
+    assert "on shop: ASMG against popularity: " in out and "one drawn negative" in out
+    assert [v["text"] for v in verdicts(project)] == [
+        f"ASMG beats {rival} on shop" for rival in ("EMA", "popularity")
+    ]

@@ -9,7 +9,7 @@ Ours: rows are read in the order of the log, as a stream is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks, metrics
+from ..data.in_order import InOrder
 from ..data.schema import Schema
 from ..data.store import Batch, Log, Split
 from ..nn.click import ClickModel
@@ -120,24 +121,6 @@ class Recis(ClickModel):
             "dense": sum(p.numel() for p in self.parameters() if p.requires_grad),
             "embedding": len(self.embed) * self.embed.dim,
         }
-
-
-class InOrder:
-    """Batches of consecutive rows, in every pass the same; see `paperlab.loop.Trainable.batches`."""
-
-    def __init__(self, split: Split, batch_size: int):
-        checks.whole(batch_size=batch_size)
-        self.split, self.batch_size, self.start = split, batch_size, 0
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.start, len(self)):
-            yield self.split.take(slice(step * self.batch_size, (step + 1) * self.batch_size))
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.start = state["start"]
 
 
 def contenders() -> dict[str, Callable[[Schema, int | None], ClickModel]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -130,24 +132,31 @@ def stepper(features: int, merged: bool, dim: int = 8, ids: int = 64) -> Callabl
 
 
 def drift(
-    rows: int, seed: int, filters: Sequence[int], rate: float, batch_size: int
+    rows: int, seed: int, filters: Sequence[int], rates: Sequence[float], batch_size: int
 ) -> tuple[list[dict], list[dict]]:
-    """Growing tables with and without eviction while 1 % of ids are replaced every 10,000 rows.
+    """Tables while 1 % of ids are replaced every 10,000 rows, at every rate.
 
-    Returns scores at the end, with the megabytes that the rows would take at d = 8, and the number
+    Growing ones without and with eviction, and `sized` ones of a quarter of the distinct ids.
+    Returns scores for `tuned`, with the megabytes that the rows would take at d = 8, and the number
     of rows at ten steps on the way.
     """
     log = zipf_stream(rows, drift=0.01, seed=seed, **HELD)
+    arms = {
+        f"evicted after {steps}" if steps else "never evicted": partial(
+            GrowingTable, filter_step=steps, filter_interval=10
+        )
+        for steps in [None, *filters]
+    }
     scores, sizes = [], []
-    for steps in [None, *filters]:
-        table = GrowingTable(1, filter_step=steps, filter_interval=10)
-        model = Recis(log.schema, lambda _, t=table: t, lr=rate).start_at(log.train)
-        name = {"model": f"evicted after {steps}" if steps else "never evicted", "seed": seed}
+    for (name, table), rate in product((arms | sized(log, 0.25, seed)).items(), rates):
+        model = Recis(log.schema, lambda _, t=table: t(1), lr=rate).start_at(log.train)
+        row = {"model": name, "seed": seed, "rate": rate}
         how = {"batch_size": batch_size, "seed": seed, "checks_per_epoch": 10}
         done = loop.fit(model, log, watch=lambda m: {"rows": len(m.embed)}, **how, **ON_CPU)
-        sizes += [name | {"step": h["step"], "rows": h["rows"]} for h in done.history]
-        end = {"rows": sizes[-1]["rows"], "MB": sizes[-1]["rows"] * (8 + 3 * 4 * 8) / 1e6}
-        scores.append(name | {"excess": done.test["excess"]} | end)
+        sizes += [row | {"step": h["step"], "rows": h["rows"]} for h in done.history]
+        key = 0 if name.startswith("hashed") else 8  # bytes
+        row |= {"rows": sizes[-1]["rows"], "MB": sizes[-1]["rows"] * (key + 3 * 4 * 8) / 1e6}
+        scores.append(row | {"excess": done.test["excess"], "valid_logloss": done.valid["logloss"]})
     return scores, sizes
 
 

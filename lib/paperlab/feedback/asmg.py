@@ -133,14 +133,20 @@ class GRUGenerator(Generator):
     """Steps 1 to 3 for every coordinate: 3 (n + n^2) + n + 1 weights a GRU.
 
     hidden: n_h. residual: theta* = theta + h w + b; False is the paper's form.
+    memory: False reads each snapshot from the first state, so that theta*_i sees theta_i alone.
     """
 
     def __init__(
-        self, weights: Weights, tables: Sequence[str], hidden: int = 4, residual: bool = True
+        self,
+        weights: Weights,
+        tables: Sequence[str],
+        hidden: int = 4,
+        residual: bool = True,
+        memory: bool = True,
     ):
         checks.whole(hidden=hidden)
         super().__init__(weights, tables)
-        self.hidden, self.residual = hidden, residual
+        self.hidden, self.residual, self.memory = hidden, residual, memory
 
         def start(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(self.groups, *shape).uniform_(-0.5, 0.5))
@@ -160,7 +166,8 @@ class GRUGenerator(Generator):
         for name, sequence in blocks.items():
             at, h, seen = self.parts[name], state[name], []
             for theta in sequence:
-                seen.append(h := cell(theta, h, self.U[at], self.W[at]))
+                seen.append(cell(theta, h, self.U[at], self.W[at]))
+                h = seen[-1] if self.memory else h
             states[name] = torch.stack(seen)
             out = torch.einsum("kgrn,gn->kgr", states[name], self.w[at]) + self.b[at, None]
             served[name] = sequence + out if self.residual else out

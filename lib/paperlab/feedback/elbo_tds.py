@@ -162,15 +162,17 @@ class ELBOTDS(ClickModel):
         return self._score(self.embed(batch))
 
     def _score(self, fields: Float[Tensor, "B F dim"]) -> Float[Tensor, " B"]:
-        u, v = (t(fields[:, s].flatten(1)) for t, s in zip(self.towers, self.sides, strict=True))
+        u, v = (t(x) for t, x in zip(self.towers, self.split(fields), strict=True))
         return (u * v).sum(1)  # step 5
+
+    def split(self, fields: Float[Tensor, "*K B F dim"]) -> list[Float[Tensor, "*K B D"]]:
+        """The inputs of the user's and of the item's tower: their fields, end to end."""
+        return [fields.index_select(-2, side).flatten(-2) for side in self.sides]
 
     def latents(self, batch: Batch) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d"]]:
         """mu of users and items."""
-        x = self.embed(batch)
-        return tuple(
-            t.encode(x[:, s].flatten(1)) for t, s in zip(self.towers, self.sides, strict=True)
-        )
+        x = self.split(self.embed(batch))
+        return tuple(t.encode(side) for t, side in zip(self.towers, x, strict=True))
 
     def resample(self, batch: Batch, copies: int) -> Float[Tensor, "K B F dim"]:
         """Step 1: field vectors of augmented copies."""
@@ -193,11 +195,11 @@ class ELBOTDS(ClickModel):
         loss = F.binary_cross_entropy_with_logits(self._score(seen).float(), batch.labels[:, 0])
         if not self.alpha:
             return loss
-        plain = self.embed(batch) if self.augment else seen
-        many = self.resample(batch, self.copies)
-        own = []
-        for tower, side in zip(self.towers, self.sides, strict=True):
-            copies = many[:, :, side].flatten(2)
-            target = plain[:, side].flatten(1).detach() if self.target == "input" else copies
-            own.append(tower.self_supervised(copies, target, self.terms))
+        many = self.split(self.resample(batch, self.copies))
+        plain = self.split((self.embed(batch) if self.augment else seen).detach())
+        targets = plain if self.target == "input" else many
+        own = [
+            tower.self_supervised(copies, target, self.terms)
+            for tower, copies, target in zip(self.towers, many, targets, strict=True)
+        ]
         return loss + self.alpha * (own[0] + own[1]) / 2

@@ -1,7 +1,7 @@
 """Methods that serve a function of frozen snapshots, compared on equal terms.
 
 The base model is tuned for fine-tuning alone. Then every method reads the same snapshots and the
-same next periods, and chooses one number of its own among equally many on periods that are not
+same next periods, and chooses one number of its own among equally many on rows that are not
 judged. Ours; the methods are those of `asmg`, `snapshots` and popularity.
 """
 
@@ -22,23 +22,23 @@ from .snapshots import Served, Weights, exponential, extrapolate, window
 
 FIRST = 6  # periods that the base is trained on before the first test
 
-GRU_RATES, LINEAR_RATES = (0.003, 0.01, 0.001, 0.03), (0.03, 0.01, 0.1, 0.3)
+GRU_RATES = (0.003, 0.01, 0.001, 0.03, 0.0003)
 # method -> the numbers that it may try, the first where it tries one only
 TRIED: dict[str, Sequence[float]] = {
-    "popularity": (0.9, 1.0, 0.7, 0.5),  # decay
+    "popularity": (0.9, 1.0, 0.7, 0.5, 0.3),  # decay
     "fine-tuned": (),
-    "EMA": (0.4, 0.1, 0.8, 0.9),  # decay
-    "extrapolation": (0.1, 0.03, 0.3, 1.0),  # step
-    "ASMG-linear": LINEAR_RATES,  # Adam's rates from here on
+    "EMA": (0.4, 0.1, 0.8, 0.9, 0.2),  # decay
+    "extrapolation": (0.1, 0.03, 0.3, 1.0, 0.01),  # step
+    "ASMG-linear": (0.03, 0.1, 0.01, 0.3, 0.003),  # Adam's rates from here on
     "ASMG": GRU_RATES,
     "map without history": GRU_RATES,
-    "as in the paper": (0.01, 0.003, 0.03, 0.1),
+    "as in the paper": (0.01, 0.003, 0.03, 0.1, 0.001),
     "single period": (),
     "zero state": (),
 }
 SAME_AS_ASMG = ("single period", "zero state")  # in their number
 OPTIONS = {
-    "map without history": {"k": 1, "carried": False},
+    "map without history": {"carried": False},
     "single period": {"shares": "single"},
     "zero state": {"carried": False},
 }  # of `ASMG`
@@ -68,8 +68,8 @@ def best(found: Sequence[dict], *columns: str) -> tuple:
 class Study:
     """What all methods share.
 
-    judged: last periods that are judged; numbers are chosen on as many before them.
-    trials: numbers that each method tries, 1..4. meta_batch: rows of each period in a generator's
+    judged: last periods that are judged.
+    trials: numbers that each method tries, 1..5. meta_batch: rows of each period in a generator's
     step. batch_size: of the base model.
     Raises ValueError for values out of range.
     """
@@ -81,11 +81,11 @@ class Study:
 
     def __post_init__(self):
         checks.whole(judged=self.judged, meta_batch=self.meta_batch, batch_size=self.batch_size)
-        checks.inside("[1, 4]", trials=self.trials)
+        checks.inside("[1, 5]", trials=self.trials)
 
     @property
     def earlier(self) -> slice:
-        """The tested periods on which numbers are chosen."""
+        """As many tested periods before the judged ones, to choose on in the judged stream itself."""
         return slice(-2 * self.judged, -self.judged)
 
     def base(
@@ -114,8 +114,8 @@ class Study:
             generator: nn.Module = LinearGenerator(frozen[-1], [*TABLES])
             options["shares"] = "single"
         else:
-            residual = name != "as in the paper"
-            generator = GRUGenerator(frozen[-1], [*TABLES], residual=residual)
+            form = {"residual": name != "as in the paper", "memory": name != "map without history"}
+            generator = GRUGenerator(frozen[-1], [*TABLES], **form)
         return ASMG(model, frozen, generator, **options)
 
     def tune(
@@ -134,9 +134,16 @@ class Study:
         return found
 
     def choose(
-        self, streams: dict[int, Stream], setting: tuple[float, int], names: Iterable[str]
+        self,
+        streams: dict[int, Stream],
+        setting: tuple[float, int],
+        names: Iterable[str],
+        part: slice,
     ) -> dict[str, float | None]:
-        """Each method's number, by mean AUC on the earlier periods of the streams (by seed)."""
+        """Each method's number, by mean AUC.
+
+        streams: by seed. part: of the tested periods.
+        """
         values = {name: TRIED[name][: self.trials] for name in (*names, "ASMG")}
         tries: dict[str, list[dict]] = {name: [] for name, v in values.items() if len(v) > 1}
         for seed, stream in streams.items() if tries else ():
@@ -144,7 +151,7 @@ class Study:
             for name in tries:
                 for x in values[name]:
                     found, _ = run(stream, self.method(name, base, x, seed))
-                    tries[name].append({"value": x, "AUC": mean(found[self.earlier], "auc")})
+                    tries[name].append({"value": x, "AUC": mean(found[part], "auc")})
         chosen = {name: v[0] for name, v in values.items() if v}
         chosen |= {name: best(tried, "value")[0] for name, tried in tries.items()}
         chosen |= dict.fromkeys(SAME_AS_ASMG, chosen["ASMG"]) | {"fine-tuned": None}

@@ -1,4 +1,4 @@
-"""Labels of rows of text: amounts, funnels, late conversions; and why a row has none.
+"""Labels of rows of text: amounts, funnels, late conversions, events; and why a row has none.
 
 Each kind is a function of some columns' names and a table of texts. It gives one column a label and a
 reason for each row, "" where the row can be used; labels of other rows mean nothing.
@@ -32,6 +32,18 @@ def funnel(columns: tuple[str, ...], frame: pl.DataFrame) -> tuple[pl.DataFrame,
     wrong = [(y.is_null(), f"{y.name} is not 0 or 1") for y in labels]
     wrong += [(b > a, f"{b.name} without {a.name}") for a, b in pairwise(labels)]
     return pl.DataFrame(labels), _reasons(frame.height, wrong)
+
+
+def event(
+    user: str, item: str, time: str, label: str | None, frame: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.Series]:
+    """0 and 1 of what a user did with an item at a time; 1 for all without a label."""
+    one = pl.repeat(1, frame.height, eager=True, dtype=pl.Int8).alias("event")
+    known = one if label is None else label_of(frame[label], None)
+    wrong = [(frame[c].str.strip_chars() == "", f"{c} is empty") for c in (user, item)]
+    wrong.append((seconds(frame[time]).is_null(), f"{time} is no time"))
+    wrong.append((known.is_null(), f"{label} is not 0 or 1"))
+    return known.to_frame(), _reasons(frame.height, wrong)
 
 
 def delay(

@@ -26,6 +26,7 @@ from . import labels as labels_of
 from .infer import Names
 
 Outcomes = Callable[[pl.DataFrame], tuple[pl.DataFrame, pl.Series]]
+Arrange = Callable[[pl.DataFrame, pl.DataFrame, Recipe], tuple[pl.DataFrame, np.ndarray, Recipe]]
 
 FINE = "\0fine"  # a label that every row has: `recipe.clean` wants one
 TOLERATED = 0.1  # share of the sample that may be unusable
@@ -38,6 +39,9 @@ class Plan:
     outcomes: labels of rows of text, and a reason for each row that cannot be used, else "".
     judged: the labels that must differ within each part.
     notes: what the set's own notes say besides.
+    keys: columns that are no fields and that ``arrange`` reads.
+    arrange: from all clean rows, their labels and the recipe to rows with more numbers, the part of
+        each row, and the recipe that says so; None for the parts of the recipe.
     """
 
     outcomes: Outcomes
@@ -47,6 +51,8 @@ class Plan:
     columns: list[infer.Column]
     sample: pl.DataFrame
     notes: dict = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    arrange: Arrange | None = None
 
 
 def amounts(
@@ -73,7 +79,7 @@ def amounts(
     roles = {"amount": amount, "length": length, "user": user, "time": time}
     options = {"numeric": numeric, "categorical": categorical, "drop": drop}
     fields = {"split": split, "min_count": min_count, "seed": seed}
-    return _plan(
+    return planned(
         source, partial(labels_of.amount, amount, length), (amount,), roles, options, **fields
     )
 
@@ -103,7 +109,7 @@ def funnel(
     roles = {"labels": names, "user": user, "time": time}
     options = {"numeric": numeric, "categorical": categorical, "drop": drop}
     fields = {"split": split, "min_count": min_count, "seed": seed}
-    return _plan(source, partial(labels_of.funnel, names), names, roles, options, **fields)
+    return planned(source, partial(labels_of.funnel, names), names, roles, options, **fields)
 
 
 def delays(
@@ -149,10 +155,10 @@ def delays(
     fields = {"split": split, "min_count": min_count, "seed": seed}
     fields |= {"expected": young, "notes": {"days": days}}
     outcomes = partial(labels_of.delay, click, conversion, time, last, days, young)
-    return _plan(source, outcomes, (conversion,), roles, options, **fields)
+    return planned(source, outcomes, (conversion,), roles, options, **fields)
 
 
-def _plan(
+def planned(
     source: Source,
     outcomes: Outcomes,
     judged: tuple[str, ...],
@@ -164,10 +170,13 @@ def _plan(
     seed: int,
     expected: str = "",
     notes: dict | None = None,
+    keys: tuple[str, ...] = (),
+    arrange: Arrange | None = None,
 ) -> Plan:
     """A plan from the columns of each role and the lists ``numeric``, ``categorical`` and ``drop``.
 
-    expected: a reason for which many rows may be set aside.
+    expected: a reason for which many rows may be set aside. Other options: of the recipe and of `Plan`.
+    Raises ValueError as `amounts` does.
     """
     lists = {option: infer.listed(names) for option, names in lists.items()}
     infer.named(source.columns, **roles, **lists)
@@ -175,12 +184,15 @@ def _plan(
     kinds = {}
     for role, names in roles.items():
         kinds |= dict.fromkeys((names,) if isinstance(names, str) else names or (), role)
-    _refuse_sample(sample.select(*kinds), outcomes, expected)
+    refuse_sample(sample.select(*kinds), outcomes, expected)
     columns = infer.columns(sample, kinds, **lists)
     user, length = roles["user"], roles.get("length")
-    fields = (*((user,) if user else ()), *infer.of_kind(columns, "categorical"))
+    fields = (
+        *((user,) if user and user not in keys else ()),
+        *infer.of_kind(columns, "categorical"),
+    )
     numbers = (*((length,) if length else ()), *infer.of_kind(columns, "numeric"))
-    if not fields + numbers and not infer.of_kind(columns, "text"):
+    if not fields + numbers + keys and not infer.of_kind(columns, "text"):
         raise ValueError("no column is left as a field: name some in --categorical or --numeric")
     time = roles.get("time")
     recipe = Recipe(
@@ -192,10 +204,10 @@ def _plan(
         split=split or ("time" if time else "user" if user else "random"),
         time=time,
     )
-    return Plan(outcomes, judged, recipe, seed, columns, sample, notes or {})
+    return Plan(outcomes, judged, recipe, seed, columns, sample, notes or {}, keys, arrange)
 
 
-def _refuse_sample(sample: pl.DataFrame, outcomes: Outcomes, expected: str) -> None:
+def refuse_sample(sample: pl.DataFrame, outcomes: Outcomes, expected: str = "") -> None:
     """Raise ValueError where more than a tenth of the sample cannot be used for an unexpected reason."""
     _, reasons = outcomes(sample)
     bad = reasons.filter((reasons != "") & (reasons != expected))
@@ -223,7 +235,9 @@ def make(plan: Plan, source: Source, folder: Path, notes: dict) -> None:
         good = frame.filter(usable).with_columns(pl.lit("1").alias(FINE))
         left = replace(chunk, frame=good, lines=chunk.lines[usable.to_numpy()], rejected=rejected)
         rows, lines, rejected = recipes.clean(left, plan.recipe)
-        pieces.append(rows.select(sorted({*rows.columns} & {TIME, *plan.recipe.needed})))
+        pieces.append(
+            rows.select(sorted({*rows.columns} & {TIME, *plan.keys, *plan.recipe.needed}))
+        )
         found.append(labels.filter(np.isin(chunk.lines, lines)))
         places.append(lines)
         lost += rejected
@@ -252,8 +266,11 @@ def _log(
 ) -> Log:
     """Ids, buckets and parts of clean rows; vocabularies and buckets are the training part's."""
     what = plan.recipe
-    cuts = recipes.cut(rows[TIME].to_numpy()) if what.split == "time" else None
-    part = recipes.parts(rows, lines, what, plan.seed, cuts)
+    if plan.arrange:
+        rows, part, what = plan.arrange(rows, labels, what)
+    else:
+        cuts = recipes.cut(rows[TIME].to_numpy()) if what.split == "time" else None
+        part = recipes.parts(rows, lines, what, plan.seed, cuts)
     counts = np.bincount(part, minlength=3).tolist()
     if not all(counts):
         raise ValueError(
@@ -278,9 +295,10 @@ def _log(
         "dropped": {c.name: c.why for c in plan.columns if c.kind == "dropped"},
         "rows": dict(zip(SPLITS, counts, strict=True)),
         "rejected": rejected,
-        "missing": {c: int(rows[c].is_nan().sum()) for c in what.numeric},
+        "missing": {c: int(rows[c].is_nan().sum()) for c in plan.recipe.numeric},
     }  # fmt: skip
-    schema = Schema(tuple(fields), tuple(labels.columns), what.user)
+    of_user = what.user if what.user in what.categorical else None
+    schema = Schema(tuple(fields), tuple(labels.columns), of_user)
     values = labels.to_numpy().astype(np.float32)
     log = from_arrays(name, schema, np.stack(ids, 1), values, part, users=users, notes=notes)
     _refuse_constants(log, plan.judged)

@@ -21,7 +21,7 @@ from ... import checks
 from .. import catalogue
 from ..sources import Source
 from ..stores import locked
-from . import clicks, infer, outcomes, sequences, tables
+from . import clicks, daily, infer, outcomes, sequences, streams, tables
 from .files import opened
 
 VERSION = 1  # raise when a set's bytes change: a preparation that was cut is then begun anew
@@ -45,6 +45,8 @@ KINDS = {
     "funnel": Kind(outcomes.funnel, outcomes.make, outcomes.read),
     "amounts": Kind(outcomes.amounts, outcomes.make, outcomes.read),
     "delays": Kind(outcomes.delays, outcomes.make, outcomes.read),
+    "daily": Kind(daily.daily, outcomes.make, outcomes.read),
+    "stream": Kind(streams.stream, streams.make, streams.read),
 }
 
 
