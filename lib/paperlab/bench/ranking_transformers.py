@@ -49,7 +49,7 @@ AGAINST = [(a, b) for a in ("HSTU", "SORT") for b in ("RecBole SASRec", "torch e
 DIM, HEADS, LAYERS, LENGTH, ITEMS, CANDIDATES, BATCH_SIZE = 64, 2, 2, 50, 5000, 16, 128
 HIDDEN = 2 * DIM  # of SORT's SwiGLU: with the gate a layer has 11 dim^2 weights, one of HSTU's 5
 FEED = {"HSTU": DIM // 2, "SORT": 7 * DIM // 2}  # of the peers' layers, which have the same number
-PAIRS, STEPS = 9, 6
+PAIRS, STEPS = 9, 12
 NUMBERS, REQUESTS = (1, 4, 16, 64), 8  # of candidates; requests a batch
 FIELDS = (10, 50, 100, 250, 500)
 
