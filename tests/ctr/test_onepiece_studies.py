@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from paperlab import metrics
 from paperlab.ctr import judged_groups, onepiece_studies
 from paperlab.ctr.onepiece import OnePiece
 from paperlab.ctr.onepiece_studies import Studies
@@ -92,12 +93,10 @@ def test_judged_groups_are_of_one_query_with_enough_products(judged):
         judged_groups.load(5)
 
 
-def test_judged_products_are_scored_by_query(judged):
-    rows, products, each, y = Studies(1, [0.01], batch=8).judged(30, [0, 1])
+def test_judged_products_are_ranked_beside_the_cosine(judged):
+    rows = Studies(1, [0.01], batch=8).judged(30, [0, 1])
     assert [r["model"] for r in rows] == ["visible", "invisible", "cosine"] * 2
-    assert y.shape == (9, 6)
-    mixed = int(((y.mean(1) > 0) & (y.mean(1) < 1)).sum())
-    for row in rows:
-        key = row["model"], row["seed"]
-        assert len(products[key]) == 54 and len(each[key]) == mixed
-        assert each[key].mean() == pytest.approx(row["within"])
+    world = judged_groups.load(30)
+    y = world.test.labels[..., 0]
+    assert rows[2]["pooled"] == metrics.auc(world.utility.flatten(), y.flatten())
+    assert rows[2]["pooled"] == rows[5]["pooled"] and rows[0]["pooled"] != rows[3]["pooled"]

@@ -74,6 +74,18 @@ def test_the_trivial_rival_by_hand():
     assert row["seed"] == 3 and row["auc"] == row["last"] and 0.4 < row["auc"] < 0.7
 
 
+def test_the_share_of_long_views_in_the_history_by_hand():
+    test = replace(
+        WORLD.test.take(slice(3)),
+        items=torch.tensor([[0, 0, 4, 5], [6, 7, 8, 9], [0, 0, 0, 0]]),
+        flags=torch.tensor([[0, 0, OWN, GIFT], [OWN, OWN, OWN, GIFT], [0, 0, 0, 0]]),
+    )
+    share = sort_studies.own_share(replace(WORLD, test=test)).view(3, -1)
+    assert share[:, 0].tolist() == [0.5, 0.75, 0.0] and (share == share[:, :1]).all()
+    row = sort_studies.rival(replace(WORLD, test=test), 0, "share", sort_studies.own_share)
+    assert row["model"] == "share" and row["gauc"] == 0.5  # ties within a request
+
+
 def test_differences_see_a_leak():
     model = SORT(WORLD.vocabulary, 16)
     found = sort_studies.differences(model, WORLD.test)

@@ -43,12 +43,41 @@ def test_runs_gains_and_rivals_without_training():
     assert {g["orders"] for g in gained} == {round((rows[0]["orders"] + rows[4]["orders"]) / 2)}
 
 
-def test_a_rate_is_chosen_once_in_a_world_of_its_own():
+def test_a_rate_is_chosen_once_in_worlds_of_their_own():
     worlds = studies.Funnels(1_000, 300, [0.0001, 0.01], HOW)
     arms = {"ResFlow": studies.ARMS["ResFlow"]}
     first, second = (next(worlds.runs(arms, -1.0, seed))[0] for seed in (0, 1))
-    assert worlds.chosen["ResFlow", -1.0]["seed"] == 0 and len(worlds.chosen) == 1
+    assert worlds.chosen.keys() == {("ResFlow", -1.0)}
     assert first["lr"] == second["lr"] >= 0.01
+
+
+def test_the_best_rate_has_the_lowest_mean_validation_loss_of_all_pilots():
+    arm, rates = studies.ARMS["ResFlow"], [0.001, 0.004, 0.016]
+    pilots = [(studies.funnel(800, rho=0.8, b=-1.0, held=300, seed=s), s) for s in (7, 8)]
+    found = studies.best_rate("ResFlow", arm, pilots, rates, **HOW)
+    mean = {}
+    for rate in {*rates, found["lr"] / 4, found["lr"], found["lr"] * 4}:
+        losses = [
+            row["valid_logloss_order"]
+            for log, seed in pilots
+            for row, _ in studies.trained("ResFlow", arm, log, [seed], rate, **HOW)
+        ]
+        mean[rate] = sum(losses) / 2
+    assert not found["edge"] and found["lr"] == min(mean, key=mean.get)
+    assert studies.best_rate("ResFlow", arm, [], [0.5], **HOW) == {"lr": 0.5, "edge": False}
+
+
+def test_a_rate_that_diverges_loses():
+    def arm(schema):
+        model = studies.ARMS["ResFlow"](schema)
+        model.lr = 0.0
+        step = model.training_step
+        model.training_step = lambda *given: step(*given) * (1.0 if model.lr < 1 else float("nan"))
+        return model
+
+    pilots = [(studies.funnel(400, rho=0.8, b=-1.0, held=200, seed=7), 7)]
+    found = studies.best_rate("arm", arm, pilots, [0.01, 2.0], **HOW)
+    assert found["lr"] < 1
 
 
 def test_watch_time_gives_a_row_and_errors_a_model_and_seed():

@@ -70,7 +70,7 @@ def test_the_click_score_is_the_first_logit_of_separate_towers(tried):
     base = real_multitask.ARMS[real_multitask.BASE]
     weights = base(some.schema, real_multitask.WIDTH).count_parameters()["dense"]
     arm = partial(base, width=width_for(partial(base, some.schema), weights))
-    for _, model in resflow_studies.trained("separate towers", arm, some, [0], [0.004], **OPTIONS):
+    for _, model in resflow_studies.trained("separate towers", arm, some, [0], 0.004, **OPTIONS):
         clicks = model.predict_all(some.test)[:, 0]
     [row] = [r for r in found.scores.rows if (r["model"], r["seed"]) == ("click score", 0)]
     assert row["auc"] == pytest.approx(metrics.auc(clicks, some.test.labels[:, 1]))

@@ -42,7 +42,7 @@ class Studies:
     """Trainings on equal terms.
 
     epochs: passes, >= 1. rates: Adam's, tried on the first seed; while the best of several is the
-    lowest or the highest, one more is tried. batch: groups of 12 candidates a step.
+    lowest or the highest, up to two more are tried. batch: groups of 12 candidates a step.
     chosen: the rate of each (place, arm) so far. edges: those whose rate ends the tried range.
     """
 
@@ -75,7 +75,7 @@ class Studies:
                 world,
                 seeds=[seed],
                 rates=tried,
-                widen=int(len(tried) > 1),
+                widen=2 * (len(tried) > 1),
                 epochs=longer * self.epochs,
                 batch_size=self.batch * share,
                 precision="32-true",
@@ -148,33 +148,19 @@ class Studies:
             found += [r for r, _ in self.train("longer", world, arm, seed, rate, longer=3)]
         return [r | {"passes": 3 * self.epochs} for r in found]
 
-    def judged(
-        self, queries: int, seeds: Sequence[int]
-    ) -> tuple[list[dict], dict, dict, Float[Tensor, "G C"]]:
+    def judged(self, queries: int, seeds: Sequence[int]) -> list[dict]:
         """Visible and invisible candidates on Home Depot's products, beside the cosine; 5 x the passes.
 
-        Returns rows; scores of all test products by (model, seed); AUCs of the test queries that
-        have products of both kinds, likewise; labels of the test products.
+        A seed draws the initial weights and the order of rows; the groups are the same.
         """
-        world = judged_groups.load(queries)
+        world, rows = judged_groups.load(queries), []
         y = world.test.labels[..., 0]
-        mixed = (y.mean(1) > 0) & (y.mean(1) < 1)
-        rows, products, each = [], {}, {}
+        auc = {"pooled": metrics.auc(world.utility.flatten(), y.flatten())}
+        auc["within"] = within(world.utility, y)
         for seed in seeds:
-            trained = [
-                (r, m.predict(world.test)[..., 0])
-                for r, m in self.train("judged", world, SIGHT, seed)
-            ]
-            plain = {"model": "cosine", "seed": seed, "dense": 0, "seconds": 0.0}
-            plain["pooled"] = metrics.auc(world.utility.flatten(), y.flatten())
-            plain["within"] = within(world.utility, y)
-            for row, score in [*trained, (plain, world.utility)]:
-                key = row["model"], seed
-                rows.append(row)
-                products[key] = score.flatten().numpy()
-                pairs = zip(score[mixed], y[mixed], strict=True)
-                each[key] = torch.tensor([within(s[None], t[None]) for s, t in pairs]).numpy()
-        return rows, products, each, y
+            rows += [row for row, _ in self.train("judged", world, SIGHT, seed, longer=5)]
+            rows.append({"model": "cosine", "world": "judged", "seed": seed, "dense": 0} | auc)
+        return rows
 
 
 def _level(scores: Float[Tensor, "G C"], truth: Float[Tensor, " G"]) -> float:

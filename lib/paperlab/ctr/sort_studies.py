@@ -12,6 +12,7 @@ from .. import loop, metrics, trials
 from ..nn.transformer import candidate_mask, causal_mask
 from . import real_requests
 from .sort import SORT, Generative, kept_queries, one_at_a_time
+from .worlds.requests import OWN, within
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .worlds.requests import Requests, RequestWorld
 
 PRE_RATE = 0.008  # of the pre-training
+OWN_SHARE = "user's long-view share"
 ON_CPU = {"precision": "32-true", "accelerator": "cpu"}
 TABLES = {  # start of the item table, and what training does to it
     "scratch": {},
@@ -123,10 +125,27 @@ def item_rate(world: RequestWorld | RequestLog) -> Float[Tensor, " n"]:
     return ((k + 10 * clicks.mean()) / (n + 10))[world.test.candidates.flatten()]
 
 
-def rival(world: RequestWorld | RequestLog, seed: int) -> dict:
-    """The row of `item_rate`, with the columns of `trained`'s that it can have."""
-    auc = metrics.exact_auc(item_rate(world), world.test.probability.flatten())
-    row = {"model": "item's click rate", "seed": seed, "auc": auc, "last": auc, "dense": 0}
+def own_share(log: RequestLog) -> Float[Tensor, " n"]:
+    """A trivial rival's scores of the test part: the share of long views in the user's own history.
+
+    One number for all candidates of a request; 0 without a history.
+    """
+    there, liked = log.test.present, log.test.flags == OWN
+    share = (liked & there).sum(1) / there.sum(1).clamp(min=1)
+    return share[:, None].expand_as(log.test.labels).flatten()
+
+
+def rival(
+    world: RequestWorld | RequestLog,
+    seed: int,
+    name: str = "item's click rate",
+    rule: Callable[[RequestWorld | RequestLog], Float[Tensor, " n"]] = item_rate,
+) -> dict:
+    """The row of a rule without weights, with the columns of `trained`'s that it can have."""
+    score, chance = rule(world), world.test.probability
+    auc = metrics.exact_auc(score, chance.flatten())
+    row = {"model": name, "seed": seed, "auc": auc, "last": auc, "dense": 0}
+    row["gauc"] = within(score.view_as(chance), chance)
     return row | {"log": world.name, "best epoch": None, "lr": None, "edge": False, "seconds": 0.0}
 
 
@@ -138,14 +157,17 @@ def kuairand(
     epochs: int,
     batch_size: int = 96,
 ) -> tuple[list[dict], dict[tuple[str, int], Tensor], RequestLog]:
-    """The cells on KuaiRand, beside the rival.
+    """The cells on KuaiRand, beside two rules without weights: `item_rate` and `own_share`.
 
     Returns rows, the scores of the test part by arm and seed, and the log. Scores of the last
     epoch's weights, where the table was transferred, are those of the arm "NAME, last epoch".
     """
     log = real_requests.load()
     how = {"epochs": epochs, "batch_size": batch_size}
-    rows, scores = [rival(log, seed) for seed in seeds], {}
+    rows, scores = [], {}
+    for seed in seeds:
+        rows += [rival(log, seed), rival(log, seed, OWN_SHARE, own_share)]
+        scores[OWN_SHARE, seed] = own_share(log)
 
     def arms(log: RequestLog, seed: int) -> dict[str, dict]:
         return tables(log, seed, cells, **how)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,15 +35,14 @@ MORE = {
     "order first": partial(tower, chain=("order", "click")),
 }
 WATCH = {"chain": "sum", "separate towers": "separate", "one number": None}
-PILOT = 1_000_003  # the worlds that choose rates have seeds from here on
+PILOTS = (1_000_003, 1_000_004)  # seeds of the worlds that choose rates
 
 
 def trained(
-    name: str, arm: Callable, log: Log, seeds: Sequence[int], rates: Sequence[float], **options: Any
+    name: str, arm: Callable, log: Log, seeds: Sequence[int], rate: float, **options: Any
 ) -> Iterator[tuple[dict, Any]]:
     """`trials.compare` of one arm, which starts at the base rates of the log's training part.
 
-    Of several rates the best is taken; up to four more are tried while it is the lowest or highest.
     A row has ``passes``: how many were made over the training rows, until validation or the limit
     ended them.
     """
@@ -49,11 +50,44 @@ def trained(
     def build(schema, width):
         return arm(schema).start_at(log.train)
 
-    widen = 4 if len(rates) > 1 else 0
-    found = trials.compare({name: build}, log, seeds=seeds, rates=rates, widen=widen, **options)
-    for row, model in found:
+    for row, model in trials.compare({name: build}, log, seeds=seeds, rates=[rate], **options):
         trained_on = row["samples_per_second"] * row["seconds"]
         yield row | {"passes": round(trained_on / len(log.train), 1)}, model
+
+
+def best_rate(
+    name: str,
+    arm: Callable,
+    pilots: Sequence[tuple[Log, int]],
+    rates: Sequence[float],
+    **options: Any,
+) -> dict[str, Any]:
+    """``lr``, the rate with the lowest mean validation loss, and ``edge``: it is an end of those tried.
+
+    pilots: (log, seed) of the runs at each rate. rates: while the best lies at an end of several, up to
+    four more are tried, each by the ratio of the two rates at that end.
+    """
+    loss, todo = {}, [*rates] if len(rates) > 1 else []
+    best, edge = rates[0], False
+    while todo:
+        for rate in todo:
+            loss[rate] = statistics.fmean(
+                _valid_loss(name, arm, log, seed, rate, options) for log, seed in pilots
+            )
+        grid, best = sorted(loss), min(loss, key=loss.get)
+        edge = best in (grid[0], grid[-1])
+        more = edge and len(grid) < len(rates) + 4
+        todo = [best * best / grid[1 if best == grid[0] else -2]] if more else []
+    return {"lr": best, "edge": edge}
+
+
+def _valid_loss(name: str, arm: Callable, log: Log, seed: int, rate: float, options: dict) -> float:
+    """Infinite where training at the rate diverges."""
+    try:
+        [(row, model)] = trained(name, arm, log, [seed], rate, **options)
+    except FloatingPointError:
+        return math.inf
+    return row[f"valid_{model.select[0]}"]
 
 
 def against(truth: FunnelTruth, logits: Float[Tensor, "n 2"]) -> dict[str, float]:
@@ -75,10 +109,10 @@ def against(truth: FunnelTruth, logits: Float[Tensor, "n 2"]) -> dict[str, float
 
 @dataclass
 class Funnels:
-    """Arms in funnels; each takes the rate with the best validation loss in a world of its own.
+    """Arms in funnels; each takes the rate with the best validation loss in two worlds of their own.
 
     rows, held: as in `funnel`. rates: tried where there are several. options: of `loop.fit`.
-    chosen: the pilot's row of each (arm, b).
+    chosen: `best_rate` of each (arm, b).
     """
 
     rows: int
@@ -110,12 +144,9 @@ class Funnels:
         }
         for name, arm in arms.items():
             if (name, b) not in self.chosen:
-                self.chosen[name, b] = {"lr": self.rates[0], "edge": False}
-                if len(self.rates) > 1:
-                    pilot = self.world(b, PILOT)
-                    [(row, _)] = trained(name, arm, pilot, [0], self.rates, **self.options)
-                    self.chosen[name, b] = row
-            rate = [self.chosen[name, b]["lr"]]
+                pilots = [(self.world(b, pilot), pilot) for pilot in PILOTS]
+                self.chosen[name, b] = best_rate(name, arm, pilots, self.rates, **self.options)
+            rate = self.chosen[name, b]["lr"]
             [(row, model)] = trained(name, arm, log, [seed], rate, **self.options)
             s = model.predict_all(log.test)
             yield row | facts | against(truth, s), model
@@ -154,8 +185,9 @@ def watch_time(
     rows, errors, y = [], {}, log.test.labels[:, 0]
     for name, combine in WATCH.items():
         arm = partial(ProgressiveResFlow, combine=combine, widths=(64, 32))
-        for row, model in trained(name, arm, log, seeds, rates, **options):
-            rows.append(row)
+        found = best_rate(name, arm, [(log, seed) for seed in seeds[:2]], rates, **options)
+        for row, model in trained(name, arm, log, seeds, found["lr"], **options):
+            rows.append(row | found)
             errors[name, row["seed"]] = (model.predict(log.test) - y).square().numpy()
     flat = (y - log.train.labels.mean()).square().numpy()
     for seed in seeds:

@@ -10,7 +10,7 @@ import torch
 
 from .. import metrics
 from ..feedback.real_multitask import ARMS, BASE, WIDTH
-from ..feedback.resflow_studies import trained
+from ..feedback.resflow_studies import best_rate, trained
 from ..nn.budget import width_for
 from .clicks import JUDGED, at_edges, has_width, rows_a_step, sample, told
 from .scores import Scores
@@ -45,7 +45,7 @@ def score(
     contenders: name -> builder of (schema, width), or None for the click score: separate towers' logit
         of the first label, as a score of the last one. Each gets the width of as many dense weights as
         separate towers have; one whose size no width changes stays as it is.
-    rates: Adam's, tried at the first seed; at most four more while the best lies at an end.
+    rates: Adam's, tried at the first two seeds; at most four more while the best lies at an end.
     epochs: passes at most. patience: passes without a better log loss.
     batch_size: 0 takes `paperlab.scoring.clicks.rows_a_step`.
     Raises ValueError for a test part without both values of a label, and for the click score without
@@ -94,9 +94,10 @@ def _scored(
         at = partial(build, data.schema)
         width = width_for(at, weights) if has_width(build, data.schema) else None
         arm = partial(build, width=width)
-        for row, model in trained(name, arm, data, seeds, rates, **options):
+        best = best_rate(name, arm, [(data, seed) for seed in seeds[:2]], rates, **options)
+        for row, model in trained(name, arm, data, seeds, best["lr"], **options):
             logits = model.predict_all(data.test)
-            yield row, logits
+            yield row | best, logits
             if name == BASE and FREE in contenders:  # an order, not a probability
                 free = {"model": FREE, "seed": row["seed"], "logloss": None, "falls": None}
                 yield blank | free, logits[:, :1].expand_as(logits)
