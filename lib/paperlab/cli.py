@@ -276,7 +276,7 @@ def bench(
     """Measure speed beside FuxiCTR, RecBole, POT and a plain loop; notebook 920 draws the records.
 
     Parts: training, sequences, alignment, environments, startup, preparation; all by default, in
-    about eight minutes on a quiet machine. Records go to data/reference/bench_PART.json.
+    about ten minutes on a quiet machine. Records go to data/reference/bench_PART.json.
 
     \b
     Examples:

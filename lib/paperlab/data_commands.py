@@ -22,7 +22,7 @@ class _NamesToo(TyperGroup):
 
 
 FIELDED = "clicks, funnel, amounts, delays"  # kinds of logs of fields
-TIMED = "daily, stream, sequences"  # kinds that need user, item and time
+TIMED = "daily, stream, sequences, requests"  # kinds that need user, item and time
 
 app = typer.Typer(cls=_NamesToo, invoke_without_command=True)
 
@@ -80,7 +80,7 @@ def add(
     time: Annotated[str | None, typer.Option(help=f"column; {FIELDED}, {TIMED}")] = None,
     drop: Annotated[str | None, typer.Option(help="columns to leave out: a,b")] = None,
     label: Annotated[
-        str | None, typer.Option(help="column of 0 and 1; clicks, daily, stream")
+        str | None, typer.Option(help="column of 0 and 1; clicks, daily, stream, requests")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="columns of 0 and 1, dense to sparse: a,b; funnel")
@@ -99,10 +99,10 @@ def add(
         typer.Option(help="within which a conversion counts (7), delays; to test (3), daily"),
     ] = None,
     numeric: Annotated[
-        str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}, daily")
+        str | None, typer.Option(help=f"columns of numbers: a,b; {FIELDED}, daily, requests")
     ] = None,
     categorical: Annotated[
-        str | None, typer.Option(help=f"columns of categories: a,b; {FIELDED}, daily")
+        str | None, typer.Option(help=f"columns of categories: a,b; {FIELDED}, daily, requests")
     ] = None,
     user_fields: Annotated[
         str | None, typer.Option(help="fields of the user, not the item: a,b; daily")
@@ -113,10 +113,11 @@ def add(
     ] = None,
     min_count: Annotated[
         int | None,
-        typer.Option(help=f"training rows that give a value an id (2); {FIELDED}, daily"),
+        typer.Option(help=f"training rows that give a value an id (2); {FIELDED}, daily, requests"),
     ] = None,
     numbers: Annotated[str | None, typer.Option(help="buckets or standardised; clicks")] = None,
     item: Annotated[str | None, typer.Option(help=f"column; {TIMED}")] = None,
+    request: Annotated[str | None, typer.Option(help="column; requests")] = None,
     category: Annotated[str | None, typer.Option(help="column; sequences")] = None,
     behaviour: Annotated[
         str | None, typer.Option(help="COLUMN=VALUE of the events that count; sequences")

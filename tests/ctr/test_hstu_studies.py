@@ -1,5 +1,6 @@
 """The studies, small: what rows hold, that trials are equal, and what each arm can and cannot count."""
 
+import numpy as np
 import pytest
 import torch
 from paperlab import data
@@ -50,6 +51,36 @@ def test_rates_are_chosen_at_the_first_seed():
     assert rows[0]["ceiling"] != rows[1]["ceiling"]  # worlds are drawn anew
     with pytest.raises(ValueError, match="arms must be one of HSTU, softmax"):
         next(studies.counting([0], 1, ["none"], [0.1]))
+
+
+def test_rates_are_chosen_on_seeds_outside(monkeypatch):
+    """The mean over both seeds decides, not the first of them; the grid follows its best end."""
+    found = {1e-3: (0.9, 0.1), 2e-3: (0.5, 0.6), 4e-3: (0.6, 0.6), 8e-3: (0.7, 0.6), 0.016: (1, 0)}
+    asked = []
+
+    def compare(builders, data, *, seeds, rates, metric, **how):
+        asked.append((rates[0], seeds[0], data))
+        if rates[0] == 0.016 and seeds[0] == 8:
+            raise FloatingPointError
+        valid = dict(zip([7, 8], found[rates[0]], strict=True)).get(seeds[0])
+        yield {"lr": rates[0], "valid_R²": valid, "edge": False}, None
+
+    monkeypatch.setattr(studies.trials, "compare", compare)
+    how = {"metric": ("R²", "higher")}
+
+    def best(widen, rates):
+        return studies.best_rate("a", None, str, [7, 8], rates, widen=widen, **how)
+
+    assert best(0, [1e-3, 2e-3, 4e-3]) == (4e-3, True)
+    assert best(1, [1e-3, 2e-3, 4e-3]) == (8e-3, True)
+    assert best(2, [1e-3, 2e-3, 4e-3]) == (8e-3, False)
+    asked.clear()
+    rows = studies.tuned({"a": None}, str, [0, 1], [2e-3, 4e-3], [7, 8], **how)
+    assert [(row["lr"], row["edge"]) for row, _, _ in rows] == [(4e-3, True)] * 2
+    assert asked[:4] == [(rate, seed, str(seed)) for rate in (2e-3, 4e-3) for seed in (7, 8)]
+    assert asked[4:] == [(4e-3, 0, "0"), (4e-3, 1, "1")]
+    with pytest.raises(ValueError, match="other seeds than seeds, got 1 in both"):
+        next(studies.counting([0, 1], 1, ["HSTU"], [0.1], tune=[1, 2]))
 
 
 def test_stream_rows():
@@ -108,8 +139,17 @@ def test_real_rows(log):
         assert row["NDCG@10"] == pytest.approx(units[row["model"], row["seed"]].mean(), rel=1e-5)
 
 
+def test_gaps_are_of_seeds_and_users():
+    rng = np.random.default_rng(0)
+    units = {(m, s): rng.random(50) for m in ("a", "b", "c") for s in range(3)}
+    rows = studies.user_gaps(units, ["a", "b"], "c")
+    assert [(r["model"], r["against"]) for r in rows] == [("a", "c"), ("b", "c")]
+    gaps = np.stack([units["b", s] - units["c", s] for s in range(3)])
+    assert rows[1]["difference"] == pytest.approx(gaps.mean())
+    assert rows[1]["from"] < gaps.mean() - 1.96 * gaps.mean(0).std() / 50**0.5 < rows[1]["to"]
+
+
 def test_equal_scores_in_every_way_of_passing():
     rows = studies.throughput(0, history=5, candidates=4, dim=8)
-    assert [r["model"] for r in rows] == ["4 at once", "1 at once", "no cache"]
+    assert [r["model"] for r in rows] == ["4 at once", "1 at once", "copied histories", "no cache"]
     assert max(r["apart"] for r in rows) < 1e-5 and min(r["candidates/s"] for r in rows) > 0
-    assert [r["model"] for r in studies.step_times([4], dim=8, rows=2)] == [*studies.LAYERS]

@@ -1,4 +1,4 @@
-"""From a messy CSV to a verdict with two commands, for each kind of feedback."""
+"""From a messy CSV to a verdict with two commands, for each kind of feedback and for requests."""
 
 import json
 import shutil
@@ -15,8 +15,9 @@ ROOT = manifest.project_root()
 def project(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "pyproject.toml").touch()
-    for path in (ROOT / "notebooks").glob("30[1-5]_*"):
-        shutil.copy(path, tmp_path / "notebooks")
+    for number in ("30[1-5]", "104", "106"):
+        for path in (ROOT / "notebooks").glob(f"{number}_*"):
+            shutil.copy(path, tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAPERLAB_LOCAL", str(tmp_path / "local"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -48,8 +49,8 @@ def messy(path, names: str, rows: list[str]) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + "".join(f"{line}\r\n" for line in lines).encode())
 
 
-def verdicts(project) -> list[dict]:
-    [path] = (project / "data/runs").glob("*/record.json")
+def verdicts(project, paper: str = "") -> list[dict]:
+    [path] = (project / "data/runs").glob(f"*{paper}*/record.json")
     kept = json.loads(path.read_text())
     assert (kept["status"], kept["profile"]) == ("ok", "try") and kept["own_sets"]
     return kept["verdicts"]
@@ -149,4 +150,28 @@ def test_purchases_in_the_order_of_time(project, paperlab):
     assert "on shop: ASMG against popularity: " in out and "one drawn negative" in out
     assert [v["text"] for v in verdicts(project)] == [
         f"ASMG beats {rival} on shop" for rival in ("EMA", "popularity")
+    ]
+
+
+def test_requests_with_their_candidates(project, paperlab):
+    draw, rows = np.random.default_rng(0), []
+    for k in range(260):
+        user, size = draw.integers(8), 1 if k < 20 else draw.choice([4, 4, 4, 4, 4, 4, 7])
+        for item in draw.choice(25, size, replace=False):
+            click = int(draw.random() < 0.2 + 0.5 * (item % 2))
+            rows.append(f"r{k},s{item % 3},{user},{item},{1_700_000_000 + k // 2},{click}")
+    rows[5:5] = ["r3,s1,77,9,1700000000,1", f"{rows[-1]}", "r8,s1,,9,1700000000,1"]
+    messy(project / "shop.csv", "page,shelf,user,item,at,click", rows)
+    words = "data add shop.csv --kind requests --request page --time at --label click"
+    out = paperlab(words)
+    assert "shop: requests, " in out and "split by time" in out and "5 rows set aside" in out
+    assert "2 page of several users" in out and "1 user is empty" in out
+    settings = "--set rates=0.008 --set epochs=1 --set batch_size=32 --set length=6 --seeds 0..1"
+    out = paperlab(f"try sort --data shop --only scratch {settings}")
+    assert "on shop: SORT against scratch: " in out and "groups of 4: " in out
+    assert [v["text"] for v in verdicts(project, "sort")] == ["SORT beats scratch on shop"]
+    out = paperlab(f"try onepiece --data shop --only invisible {settings}")
+    assert "within groups: OnePiece against invisible: " in out and "item's past share" in out
+    assert [v["text"] for v in verdicts(project, "onepiece")] == [
+        "OnePiece beats invisible on shop"
     ]

@@ -16,7 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .. import machine, records
 
-PARTS = ("training", "sequences", "alignment", "environments", "startup", "preparation")
+PARTS = ("training", "sequences", "ranking_transformers", "alignment", "environments")
+PARTS += ("startup", "preparation")
 PACKAGES = ("torch", "lightning", "polars", "gymnasium", "pot", "fuxictr", "recbole")
 QUIET = 1.0  # load average of a minute above which a machine is not quiet
 

@@ -3,6 +3,8 @@
 RecBole reads its own files and drives its own trainer. Here its models and losses run as they are,
 with torch's Adam, on batches that ours gathers. DIN gets our attention's widths; the rest is at the
 sizes of the bench. SASRec ranks the target against a random item, so there is no AUC to compare.
+Importing RecBole's sequential models turns torch's anomaly detection on for the whole process, which
+checks every gradient for NaN; here it is off again, so that no peer pays for it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,11 @@ from .. import metrics
 from ..data.batches import Batches
 from ..data.store import Batch, Log
 from .clock import Clock
+
+torch.autograd.set_detect_anomaly(False)  # a module of RecBole's turns it on when imported
+
+NAMES = {"USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list"}
+NAMES |= {"ITEM_LIST_LENGTH_FIELD": "length", "NEG_PREFIX": "neg_", "LABEL_FIELD": "label"}
 
 
 def build(name: str, log: Log, dim: int, widths: list[int], attention: list[int]) -> DIN | SASRec:
@@ -43,21 +50,25 @@ def build(name: str, log: Log, dim: int, widths: list[int], attention: list[int]
         get_user_feature=lambda: features["user"],
         get_item_feature=lambda: features["item"],
     )
-    names = {"USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list"}
-    names |= {"ITEM_LIST_LENGTH_FIELD": "length", "NEG_PREFIX": "neg_", "LABEL_FIELD": "label"}
     shape = {"MAX_ITEM_LIST_LENGTH": log.schema.length, "device": "cpu", "numerical_features": []}
     if name == "DIN":
         size = {"embedding_size": dim, "mlp_hidden_size": widths, "dropout_prob": 0.0}
-        model = DIN(names | shape | size | {"pooling_mode": "mean"}, data)
+        model = DIN(NAMES | shape | size | {"pooling_mode": "mean"}, data)
         places = torch.arange(log.schema.length).view(1, -1)
         model.attention = SequenceAttLayer(
             places, [8 * dim, *attention], "Sigmoid", softmax_stag=False, return_seq_weight=False
         )
         return model
-    size = {"n_layers": 2, "n_heads": 2, "hidden_size": 2 * dim, "inner_size": 2 * dim}
+    return sasrec(items, log.schema.length, 2 * dim, 2 * dim, layers=2, heads=2)
+
+
+def sasrec(items: int, length: int, dim: int, feed: int, layers: int, heads: int) -> SASRec:
+    """SASRec without dropout over ``items`` ids; feed: units of a layer's feed-forward part."""
+    size = {"n_layers": layers, "n_heads": heads, "hidden_size": dim, "inner_size": feed}
     size |= {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "hidden_act": "gelu"}
     size |= {"layer_norm_eps": 1e-12, "initializer_range": 0.02, "loss_type": "BPR"}
-    return SASRec(names | shape | size, data)
+    shape = {"MAX_ITEM_LIST_LENGTH": length, "device": "cpu"}
+    return SASRec(NAMES | shape | size, SimpleNamespace(num={"user": 2, "item": items}.__getitem__))
 
 
 def rows(batch: Batch, items: int) -> dict[str, Tensor]:

@@ -132,13 +132,14 @@ def train_theirs(name: str, folder: str, seed: int) -> dict[str, float]:
 def row(name: str, peer: str, runs: list[dict], limit: dict, batch_size: int) -> dict:
     """One line of a table: medians over pairs, the ratio with its range, the share of the limit.
 
-    runs: for each pair the run of each side, ``ours`` and ``theirs``: seconds, rows, auc.
+    runs: for each pair the run of each side, ``ours`` and ``theirs``: seconds, rows, auc or None.
     limit: `paperlab.bench.limits.least` of our step.
     """
     speed = {s: [r[s]["rows"] / r[s]["seconds"] for r in runs] for s in ("ours", "theirs")}
     ratios = [a / b for a, b in zip(speed["ours"], speed["theirs"], strict=True)]
     step_ms = 1000 * batch_size / statistics.median(speed["ours"])
-    peers = [r["theirs"]["auc"] for r in runs]
+    aucs = {s: [r[s]["auc"] for r in runs] for s in ("ours", "theirs")}
+    auc, auc_peer = (None if None in a else statistics.median(a) for a in aucs.values())
     return {
         "model": name,
         "peer": peer,
@@ -146,8 +147,8 @@ def row(name: str, peer: str, runs: list[dict], limit: dict, batch_size: int) ->
         "theirs": statistics.median(speed["theirs"]),
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
-        "auc": statistics.median(r["ours"]["auc"] for r in runs),
-        "auc_peer": None if None in peers else statistics.median(peers),
+        "auc": auc,
+        "auc_peer": auc_peer,
         "step_ms": step_ms,
         "share": limit["least_ms"] / step_ms,
         "limit": limit,

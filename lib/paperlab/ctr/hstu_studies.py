@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -10,12 +11,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .. import checks, trials
+from .. import checks, intervals, trials
 from ..data.batches import Batches
 from ..loop import Trainable
 from .baselines.sasrec import SASRecLayer
 from .hstu import HSTULayer, TargetReader
-from .next_item import NextItem, SequenceParts, Sequences, hit, ndcg, ranks
+from .next_item import NextItem, SequenceParts, hit, ndcg, ranks
 from .worlds.counts import LONGEST, Counts, CountWorld, counts, frequency_ceiling
 from .worlds.rich_get_richer import count_scores, rich_get_richer
 
@@ -100,20 +101,66 @@ def tuned(
     world: Callable[[int], object],
     seeds: Sequence[int],
     rates: Sequence[float],
+    tune: Sequence[int] = (),
     **how,
 ) -> Iterator[tuple[dict, Trainable, object]]:
     """Every arm on a world drawn anew for each seed: rows of `trials.compare`, models and worlds.
 
-    Each arm takes the rate that is best at the first seed. how: passed to `trials.compare`.
+    tune: seeds on which each arm's rate is chosen, by `best_rate`; none: the first of ``seeds``.
+    how: passed to `trials.compare`.
+    Raises ValueError for a seed in both lists.
     """
+    if both := {*seeds} & {*tune}:
+        raise ValueError(f"tune must hold other seeds than seeds, got {min(both)} in both")
     chosen, edges = {}, {}
     for seed in seeds:
         data = world(seed)
         for name, build in arms.items():
+            if tune and len(rates) > 1 and name not in chosen:
+                rate, edges[name] = best_rate(name, build, world, tune, rates, **how)
+                chosen[name] = [rate]
             grid = chosen.get(name, rates)
             ((row, model),) = trials.compare({name: build}, data, seeds=[seed], rates=grid, **how)
             chosen[name] = [row["lr"]]
             yield row | {"edge": edges.setdefault(name, row["edge"])}, model, data
+
+
+def best_rate(
+    name: str,
+    build: Callable[[object, int | None], Trainable],
+    world: Callable[[int], object],
+    seeds: Sequence[int],
+    rates: Sequence[float],
+    *,
+    metric: tuple[str, str],
+    widen: int = 0,
+    **how,
+) -> tuple[float, bool]:
+    """The rate with the highest mean metric of the validation part, and whether it is at an edge.
+
+    The grid is widened as by `trials.compare`, whose arguments these are; ``metric`` must be one
+    where higher is better. A rate with a loss that is not finite loses to all others.
+    """
+
+    def quality(rate: float) -> float:
+        total = 0.0
+        for seed in seeds:
+            one = {"seeds": [seed], "rates": [rate], "metric": metric}
+            try:
+                ((row, _),) = trials.compare({name: build}, world(seed), **one, **how)
+            except FloatingPointError:
+                return -math.inf
+            total += row[f"valid_{metric[0]}"]
+        return total / len(seeds)
+
+    found = {rate: quality(rate) for rate in rates}
+    while True:
+        grid, best = sorted(found), max(found, key=found.get)
+        edge = best in (grid[0], grid[-1])
+        if not edge or len(grid) == len(rates) + widen:
+            return best, edge
+        beyond = best * best / grid[1 if best == grid[0] else -2]
+        found[beyond] = quality(beyond)
 
 
 def counting(
@@ -123,11 +170,13 @@ def counting(
     rates: Sequence[float],
     own: bool = True,
     position: bool = True,
+    tune: Sequence[int] = (),
 ) -> Iterator[dict]:
     """R^2 of each arm of `COUNTERS` after ``steps`` batches of 64 histories, none seen twice.
 
-    own, position: whether targets read their own key, and the bias. spread: median `Counter.spread`
-    in the test part; ceiling: `frequency_ceiling`.
+    own, position: whether targets read their own key, and the bias. tune: as in `tuned`; three
+    rates or more may be widened by two. spread: median `Counter.spread` in the test part; ceiling:
+    `frequency_ceiling`.
     Raises ValueError for an unknown arm.
     """
     for name in arms:
@@ -144,9 +193,9 @@ def counting(
         "steps": steps,
         "batch_size": 64,
         "metric": ("R²", "higher"),
-        "widen": int(len(rates) > 2),
+        "widen": 2 * (len(rates) > 2),
     }
-    for row, model, world in tuned(builders, world_of, seeds, rates, **how, **ON_CPU):
+    for row, model, world in tuned(builders, world_of, seeds, rates, tune, **how, **ON_CPU):
         more = {"steps": steps, "own": own, "position": position}
         more |= {"spread": model.spread(world.test).median().item()}
         yield row | more | {"ceiling": frequency_ceiling(world.test)}
@@ -161,7 +210,8 @@ def stream(
 ) -> Iterator[dict]:
     """HR@10 of each arm of `LAYERS` on a stream read once, and of two rules without weights.
 
-    records: of the stream; 80 % train. kind: whether all items are there from the start.
+    records: of the stream; 80 % train. rates: three or more may be widened by one. kind: whether all
+    items are there from the start.
     Raises ValueError for an unknown arm or kind.
     """
     checks.one_of(("fixed", "arriving"), kind=kind)
@@ -176,7 +226,7 @@ def stream(
     def world_of(seed: int) -> SequenceParts:
         return rich_get_richer(records, arrivals=kind == "arriving", seed=seed)
 
-    how = {"batch_size": 64, "metric": ("HR@10", "higher")}
+    how = {"batch_size": 64, "metric": ("HR@10", "higher"), "widen": int(len(rates) > 2)}
     builders = {name: builder(LAYERS[name]) for name in arms}
     for row, _, world in tuned(builders, world_of, seeds, rates, **how, **ON_CPU):
         yield row | {"stream": kind}
@@ -211,7 +261,8 @@ def real(
     """Rows and NDCG@10 of every user, for each arm of two layers and one head, and for popularity.
 
     arms: name -> ``layer`` of `LAYERS`, and options of the layer and of `NextItem` (request_time).
-    The epoch is chosen on validation, the rate at the first seed.
+    The epoch is chosen on validation, the rate at the first seed; three rates or more may be widened
+    by one.
     """
     rows, units = [], {}
 
@@ -221,7 +272,7 @@ def real(
         return NextItem(data.vocabulary, data.length, dim, layers, **more)
 
     builders = {name: lambda _, __, o=o: build(**o) for name, o in arms.items()}
-    how = {"epochs": epochs, "batch_size": batch_size}
+    how = {"epochs": epochs, "batch_size": batch_size, "widen": int(len(rates) > 2)}
     for row, model, _ in tuned(builders, lambda seed: data, seeds, rates, **how, **ON_CPU):
         rows.append(row)
         units[row["model"], row["seed"]] = ndcg(model.eval().ranks(data.test)).numpy()
@@ -238,36 +289,28 @@ def real(
     return rows, units
 
 
-def step_times(lengths: Sequence[int], dim: int = 50, rows: int = 32) -> list[dict]:
-    """Milliseconds of a training step of two layers, for each arm of `LAYERS`, in turn."""
-    found = []
-    for n in lengths:
-        draw = torch.randint(1, 1000, (2, rows, n))
-        part, calls = Sequences(*draw), {}
-        for name, layer in LAYERS.items():
-            model = NextItem(1000, n, dim, [layer(dim, 1, n) for _ in range(2)])
-            calls[name] = stepper(model, part)
-        spent = trials.milliseconds_in_turn(calls, 3)
-        found += [{"model": name, "length": n, "milliseconds": ms} for name, ms in spent.items()]
-    return found
+def user_gaps(
+    units: Mapping[tuple[str, int], np.ndarray], names: Sequence[str], rival: str
+) -> list[dict]:
+    """Each name's mean minus the rival's, with its 95 % interval over seeds and users.
 
-
-def stepper(model: NextItem, batch: Sequences) -> Callable[[], None]:
-    """A training step on one batch."""
-    optimizer = model.configure_optimizers()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model.loss(batch).backward()
-        optimizer.step()
-
-    return step
+    units: as `real` returns them.
+    """
+    rows = []
+    for name in names:
+        pairs = [(units[m, s], units[rival, s]) for m, s in units if m == name]
+        gap = intervals.two_level(*np.stack(pairs, 1))
+        low, high = gap.interval()
+        rows.append({"model": name, "against": rival, "difference": float(gap.value)})
+        rows[-1] |= {"from": float(low), "to": float(high)}
+    return rows
 
 
 def throughput(seed: int, history: int = 50, candidates: int = 64, dim: int = 50) -> list[dict]:
-    """Candidates scored a second by two HSTU layers with random weights, in three ways, in turn.
+    """Candidates scored a second by two HSTU layers with random weights, in four ways, in turn.
 
-    apart: the largest difference of a way's scores from those of one pass a candidate.
+    copied histories: one batch with the whole history beside each candidate. apart: the largest
+    difference of a way's scores from those of one pass a candidate.
     """
     torch.manual_seed(seed)
     reader = TargetReader(1000, dim, [HSTULayer(dim, 1, history + 1) for _ in range(2)]).eval()
@@ -276,6 +319,7 @@ def throughput(seed: int, history: int = 50, candidates: int = 64, dim: int = 50
     ways = {
         f"{candidates} at once": lambda: reader.in_microbatches(past, some, candidates),
         "1 at once": lambda: reader.in_microbatches(past, some, 1),
+        "copied histories": lambda: reader(past.expand(candidates, -1), some.T).T,
         "no cache": lambda: torch.cat([reader(past, one) for one in some.split(1, 1)], 1),
     }
     with torch.no_grad():

@@ -15,12 +15,13 @@ from ..kinds import BanditLog, Judgments, PreferenceTexts, Problems
 from ..sources import FrameSource
 from ..store import OPTIONAL, SPLITS, Events, Log
 from . import shelf
+from .requests import ShownRequests
 from .streams import EventStream
 
 
 def from_frame(
     frame, kind: str = "clicks", *, name: str = "frame", **options
-) -> Log | PreferenceTexts | BanditLog | Judgments | Problems | EventStream:
+) -> Log | PreferenceTexts | BanditLog | Judgments | Problems | EventStream | ShownRequests:
     """What `paperlab.data.from_frame` returns."""
     later = {"length", "negatives"} & set(options) if kind == "sequences" else set()
     reading = {option: options.pop(option) for option in later}

@@ -19,10 +19,10 @@ NONE = ("", "null", "none", "nan", "nat")  # texts of a time that is not there
 
 def amount(column: str, length: str | None, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
     """Numbers of at least 0; a length, where it is known, is above 0."""
-    value = _number(frame[column])
+    value = number(frame[column])
     wrong = [(value.is_null(), f"{column} is no number"), (value < 0, f"{column} is below 0")]
     if length:
-        wrong.append((_number(frame[length]) <= 0, f"{length} is not above 0"))
+        wrong.append((number(frame[length]) <= 0, f"{length} is not above 0"))
     return value.alias(column).to_frame(), _reasons(frame.height, wrong)
 
 
@@ -44,6 +44,15 @@ def event(
     wrong.append((seconds(frame[time]).is_null(), f"{time} is no time"))
     wrong.append((known.is_null(), f"{label} is not 0 or 1"))
     return known.to_frame(), _reasons(frame.height, wrong)
+
+
+def candidate(
+    request: str, user: str, item: str, time: str, label: str, frame: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.Series]:
+    """0 and 1 of an item that was shown to a user in a request."""
+    known, reasons = event(user, item, time, label, frame)
+    empty = pl.when(frame[request].str.strip_chars() == "").then(pl.lit(f"{request} is empty"))
+    return known, pl.select(empty.otherwise(reasons)).to_series()
 
 
 def delay(
@@ -101,7 +110,7 @@ def seconds(texts: pl.Series) -> pl.Series:
     return micro.zip_with(time > 1e14, milli.zip_with(time > 1e11, time))
 
 
-def _number(texts: pl.Series) -> pl.Series:
+def number(texts: pl.Series) -> pl.Series:
     """Numbers; null for other texts and where one is not finite or too large for 32 bits."""
     value = texts.str.strip_chars().cast(pl.Float64, strict=False)
     return pl.select(pl.when(value.is_finite() & (value.abs() <= LARGEST)).then(value)).to_series()

@@ -279,8 +279,8 @@ def _log(
     train = part == 0
     ids, fields = [], []
     for c in what.categorical:
-        known = _vocabulary(rows[c].filter(train), what.min_count)
-        ids.append(_ids(rows[c], known))
+        known = vocabulary(rows[c].filter(train), what.min_count)
+        ids.append(ids_of(rows[c], known))
         fields.append(Field(c, size=known.height + 1))
     for c in what.numeric:
         ends = recipes.edges(rows[c].filter(train).to_numpy())
@@ -288,7 +288,7 @@ def _log(
         fields.append(Field(c, size=len(ends) + 2))
     users = None
     if what.user:
-        keys = _ids(rows[what.user], rows[what.user].unique().sort().to_frame("value")) - 1
+        keys = ids_of(rows[what.user], rows[what.user].unique().sort().to_frame("value")) - 1
         users = np.where((rows[what.user] == "").to_numpy(), -1 - lines, keys)
     notes = notes | plan.notes | {
         "split": what.split,
@@ -316,13 +316,13 @@ def _refuse_constants(log: Log, judged: tuple[str, ...]) -> None:
                 )
 
 
-def _vocabulary(values: pl.Series, least: int) -> pl.DataFrame:
+def vocabulary(values: pl.Series, least: int) -> pl.DataFrame:
     """Values that occur at least ``least`` times, most frequent first."""
     counts = values.alias("value").value_counts(name="n").filter(pl.col("n") >= least)
     return counts.sort(["n", "value"], descending=[True, False]).select("value")
 
 
-def _ids(values: pl.Series, known: pl.DataFrame) -> np.ndarray:
+def ids_of(values: pl.Series, known: pl.DataFrame) -> np.ndarray:
     """1, 2, ... by the place of each value among the known ones; 0 where it is none of them."""
     places = known.with_row_index("id", offset=1)
     found = values.to_frame("value").join(places, on="value", how="left", maintain_order="left")

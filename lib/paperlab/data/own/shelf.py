@@ -21,7 +21,7 @@ from ... import checks
 from .. import catalogue
 from ..sources import Source
 from ..stores import locked
-from . import clicks, daily, infer, outcomes, sequences, streams, tables
+from . import clicks, daily, infer, outcomes, requests, sequences, streams, tables
 from .files import opened
 
 VERSION = 1  # raise when a set's bytes change: a preparation that was cut is then begun anew
@@ -47,6 +47,7 @@ KINDS = {
     "delays": Kind(outcomes.delays, outcomes.make, outcomes.read),
     "daily": Kind(daily.daily, outcomes.make, outcomes.read),
     "stream": Kind(streams.stream, streams.make, streams.read),
+    "requests": Kind(requests.requests, requests.make, requests.read),
 }
 
 
