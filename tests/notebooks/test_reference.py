@@ -41,8 +41,8 @@ def test_a_kept_record_is_whole(path):
     record = json.loads(path.read_text())
     assert record["status"] == "ok"
     assert record["code"]["dirty"] is False
-    real = record["parameters"].get("policy") == "smollm2-135m"  # minutes a seed
-    assert len(record["parameters"]["seeds"]) >= (3 if real else 5)
+    seeds = len(record["parameters"]["seeds"])
+    assert seeds >= 5 or (seeds >= 3 and record["seconds"] >= 300 * seeds)  # minutes a seed
     assert record["machine"]
     assert record["verdicts"]
     for table, roles in record.get("tables", {}).items():
