@@ -31,8 +31,12 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """A test that draws without a seed of its own draws the same numbers every time."""
+    """A test that draws without a seed of its own draws the same numbers every time, on one thread.
+
+    A run that is started in the process, as by `records.start`, leaves torch at its number of threads.
+    """
     if "torch" in sys.modules:  # the test's file or the library has loaded it
         sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].set_num_threads(1)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
