@@ -23,6 +23,13 @@ def pytest_configure(config):
     config.pluginmanager.register(Seconds(), "seconds")  # of notebooks too, which lie elsewhere
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """One thread before a test's fixtures, of whatever scope: a run started in the process leaves its own."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PAPERLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -31,12 +38,8 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """A test that draws without a seed of its own draws the same numbers every time, on one thread.
-
-    A run that is started in the process, as by `records.start`, leaves torch at its number of threads.
-    """
+    """A test that draws without a seed of its own draws the same numbers every time."""
     if "torch" in sys.modules:  # the test's file or the library has loaded it
         sys.modules["torch"].manual_seed(0)
-        sys.modules["torch"].set_num_threads(1)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
